@@ -1,0 +1,8 @@
+//! What Cairn's nodes agree on.
+//!
+//! Pure: no I/O, no async, no clock, no randomness of its own. Everything that comes from a peer is
+//! parsed and verified here, and every decision that two nodes must take alike is taken here.
+
+pub mod hash;
+pub mod limits;
+pub mod name;
