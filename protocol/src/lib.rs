@@ -6,3 +6,16 @@
 pub mod hash;
 pub mod limits;
 pub mod name;
+
+pub mod path;
+
+pub mod format;
+
+pub mod attributes;
+pub mod card;
+pub mod entry;
+pub mod git;
+pub mod manifest;
+pub mod piece;
+pub mod pointer;
+pub mod refs;
