@@ -6,10 +6,18 @@
 
 pub mod config;
 pub mod control;
+pub mod files;
+pub mod journal;
+pub mod publish;
 pub mod repos;
 pub mod store;
 
+mod audit;
+mod folder;
+mod garbage;
+mod keys;
 mod node;
 
+pub use audit::{AuditReport, Damage};
 pub use config::Config;
 pub use node::{Node, SpawnError};

@@ -1,13 +1,26 @@
 //! The node: one data folder, opened once.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime};
 
-use cairn_protocol::hash::Blake3;
+use base64::Engine as _;
+use cairn_protocol::accept::Verdict;
+use cairn_protocol::hash::{Blake3, NamespaceId, RepositoryId};
+use cairn_protocol::key::PublicKey;
+use cairn_protocol::name::NamespaceName;
+use cairn_protocol::record::{self, Body, Header, Link, Record, Role};
 
 use crate::config::Config;
+use crate::control::Progress;
+use crate::files::{Files, RealFiles};
+use crate::folder::Folder;
+use crate::journal::{Entry as JournalEntry, Journal};
+use crate::keys::Keys;
+use crate::publish::{self, PublishError, PushRequest, Pushed};
 use crate::repos::Repos;
-use crate::store::{Content, StoreError};
+use crate::store::{Content, Store, StoreError, StoreOptions};
 
 /// Why a data folder could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +34,7 @@ pub enum SpawnError {
     },
     /// Written by a newer release.
     #[error(
-        "{path} has data format {found}, newer than the {known} that this cairn knows: use the release that wrote it, or a later one"
+        "{path} has data format {found}, and this cairn knows {known}: use the release that wrote it, or a later one"
     )]
     NewerFormat {
         /// The data folder.
@@ -39,41 +52,133 @@ pub enum SpawnError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A stored record that this release can't read.
+    #[error("stored record {0}")]
+    Record(String),
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A head that was signed before a crash could not be taken in.
+    #[error("finish what a crash interrupted")]
+    Unfinished(#[source] Box<PublishError>),
 }
 
 /// A running node; cheap to clone. The folder is closed when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Node {
-    inner: Arc<()>,
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) keys: Keys,
+    pub(crate) store: Store,
+    pub(crate) journal: Journal,
+    pub(crate) repos: Repos,
+    pub(crate) namespace: NamespaceId,
+    /// Held by whoever moves a head.
+    pub(crate) publishing: Mutex<()>,
+    pub(crate) gateway_url: Mutex<Option<String>>,
+    pub(crate) started: Instant,
+    namespace_name: String,
+    /// Last, so that the lock outlives everything that writes.
+    pub(crate) folder: Folder,
+}
+
+/// What the journal says at start.
+#[derive(Debug, Default)]
+struct Local {
+    pinned: HashSet<RepositoryId>,
+    /// Envelope of the newest head that this home signed, by repository.
+    signed: BTreeMap<RepositoryId, Vec<u8>>,
 }
 
 impl Node {
     /// Opens (or makes) the data folder and brings the node up.
-    pub fn spawn(_config: Config) -> Result<Self, SpawnError> {
-        todo!()
+    pub fn spawn(config: Config) -> Result<Self, SpawnError> {
+        Self::spawn_on(config, Arc::new(RealFiles::default()))
+    }
+
+    /// The same over another implementation of the file operations; keys, format and lock use the real one.
+    pub fn spawn_on(config: Config, files: Arc<dyn Files>) -> Result<Self, SpawnError> {
+        let folder = Folder::open(&config.data)?;
+        let keys = Keys::open(&folder.keys())?;
+        let mut records = Vec::new();
+        let options =
+            StoreOptions { view_cache_bytes: config.view_cache_bytes, ..StoreOptions::default() };
+        // Verified before they were written, and checksummed since: signatures are not checked again here,
+        // `verify` does that.
+        let mut refused = None;
+        let store = Store::open(Arc::clone(&files), folder.path(), options, &mut |envelope| {
+            match Record::parse_trusted(envelope) {
+                Ok(record) => records.push(record),
+                Err(error) => refused = Some(error.to_string()),
+            }
+        })?;
+        if let Some(error) = refused {
+            return Err(SpawnError::Record(error));
+        }
+        let repos = Repos::new(store.clone(), &config.aliases, &config.namespace_alias);
+        for record in &records {
+            repos.load(record);
+        }
+        let (journal, local) = open_journal(files, &folder)?;
+        let namespace = match own_namespace(&records, &keys.root.public()) {
+            Some(namespace) => namespace,
+            None => found_namespace(&keys, &store, &repos)?,
+        };
+        drop(records);
+        repos.loaded(namespace, local.pinned);
+        let inner = Inner {
+            config,
+            keys,
+            store,
+            journal,
+            repos,
+            namespace,
+            publishing: Mutex::new(()),
+            gateway_url: Mutex::new(None),
+            started: Instant::now(),
+            namespace_name: NamespaceName::Hash(namespace).to_string(),
+            folder,
+        };
+        publish::finish_signed(&inner, &local.signed)
+            .map_err(|error| SpawnError::Unfinished(Box::new(error)))?;
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Repositories to read.
     pub fn repos(&self) -> &Repos {
-        todo!()
+        &self.inner.repos
     }
 
     /// Opens content for reading; [`StoreError::Damaged`] and [`StoreError::Absent`] are answers, not faults.
-    pub fn content(&self, _hash: &Blake3) -> Result<Content, StoreError> {
-        todo!()
+    pub fn content(&self, hash: &Blake3) -> Result<Content, StoreError> {
+        let content = self.inner.store.content(hash);
+        if matches!(content, Err(StoreError::Damaged { .. })) {
+            self.inner.repos.bump();
+        }
+        content
+    }
+
+    /// Publishes a folder; returns when the head is durable, signed, and seen by the next read.
+    pub fn push(
+        &self,
+        request: &PushRequest,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Pushed, PublishError> {
+        publish::push(&self.inner, request, progress)
     }
 
     /// libp2p peer id of the node key.
     pub fn peer_id(&self) -> &str {
-        todo!()
+        &self.inner.keys.peer_id
     }
 
     /// Hash name of the node's own namespace.
     pub fn namespace(&self) -> &str {
-        todo!()
+        &self.inner.namespace_name
     }
 
     /// Multiaddresses that peers can dial (none until the node speaks to peers).
@@ -82,7 +187,83 @@ impl Node {
     }
 
     /// Tells the node where its gateway answers, for `status`.
-    pub fn set_gateway_url(&self, _url: String) {
-        todo!()
+    pub fn set_gateway_url(&self, url: String) {
+        *self.inner.gateway_url.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Some(url);
     }
+}
+
+impl Inner {
+    /// The epoch that this node's records are signed in.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.repos.ledger(|ledger| ledger.namespace(&self.namespace).map_or(1, |view| view.epoch))
+    }
+}
+
+fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Local), SpawnError> {
+    let (journal, entries) = Journal::open(files, &folder.journal())?;
+    let mut local = Local::default();
+    for entry in entries {
+        match entry {
+            JournalEntry::Pinned { repository } => {
+                local.pinned.insert(repository);
+            }
+            JournalEntry::Unpinned { repository } => {
+                local.pinned.remove(&repository);
+            }
+            JournalEntry::Signed { repository, envelope, .. } => {
+                let envelope = base64::engine::general_purpose::STANDARD
+                    .decode(envelope)
+                    .map_err(|error| SpawnError::Record(format!("in the journal: {error}")))?;
+                local.signed.insert(repository, envelope);
+            }
+        }
+    }
+    Ok((journal, local))
+}
+
+/// The namespace whose first record names this root key.
+fn own_namespace(records: &[Record], root: &PublicKey) -> Option<NamespaceId> {
+    records.iter().find_map(|record| match record.body() {
+        Body::Namespace(body)
+            if record.header().namespace.is_none() && body.root.keys.contains(root) =>
+        {
+            Some(NamespaceId::from(record.id()))
+        }
+        _ => None,
+    })
+}
+
+/// Signs the first record of this node's own namespace, and stores it.
+fn found_namespace(keys: &Keys, store: &Store, repos: &Repos) -> Result<NamespaceId, SpawnError> {
+    let root = keys.root.public();
+    let body = Body::Namespace(record::Namespace {
+        root: record::Root { keys: vec![root], threshold: 1 },
+        recovery: None,
+        delegated: vec![record::Delegation {
+            key: root,
+            roles: vec![Role::Publish],
+            repositories: None,
+            refs: None,
+            end: None,
+        }],
+        home: keys.node.public(),
+        claims: Vec::new(),
+        carried: None,
+    });
+    let header = Header::new(1, now_s()).with_chain(Link { seq: 1, prev: None });
+    let record = Record::sign(header, body, &[&keys.root])
+        .map_err(|error| SpawnError::Record(format!("of the new namespace: {error}")))?;
+    let mut batch = store.batch();
+    batch.record(record.envelope().to_vec())?;
+    batch.commit()?;
+    match repos.load(&record) {
+        Verdict::Accepted => Ok(NamespaceId::from(record.id())),
+        verdict => Err(SpawnError::Record(format!("of the new namespace: {verdict:?}"))),
+    }
+}
+
+/// Wall time in whole seconds, to be shown and to sort by; nothing is accepted or refused by it.
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

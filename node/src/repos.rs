@@ -1,15 +1,32 @@
 //! Repositories as readers see them: names, revisions, trees, histories, cards.
 //!
-//! Everything here is read from verified heads and manifests; nothing is shown that did not verify.
-//! Blocking: reads go to the store.
+//! Everything here is read from verified heads and manifests; nothing is shown that did not verify. A
+//! repository appears with its first head, never before. Blocking: reads go to the store.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod commit;
+mod history;
+mod reader;
+mod repo;
 
-use cairn_protocol::hash::{Blake3, GitOid, RepositoryId, Sha256};
-use cairn_protocol::name::RepoKind;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
-use crate::store::StoreError;
+use cairn_protocol::accept::{Ledger, Verdict};
+use cairn_protocol::hash::{NamespaceId, RepositoryId};
+use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
+use cairn_protocol::record::{NamesTarget, Record};
+
+pub use self::commit::{Commit, CommitInfo, Entry, EntryKind, FileEntry};
+pub use self::repo::{CardView, Repo};
+
+pub(crate) use self::commit::manifest_blobs;
+pub(crate) use self::reader::Reader;
+
+use crate::store::{Store, StoreError};
+
+/// Redirects followed for one name; a longer chain is taken for a loop.
+const REDIRECTS_MAX: usize = 8;
 
 /// Why a repository, revision or path could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +52,28 @@ pub enum RepoError {
     Damaged(String),
 }
 
-/// All repositories that this node can show.
+/// All repositories that this node can show; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Repos;
+pub struct Repos {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    reader: Arc<Reader>,
+    aliases: BTreeMap<String, String>,
+    namespace_alias: String,
+    state: RwLock<State>,
+    generation: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ledger: Ledger,
+    own_namespace: Option<NamespaceId>,
+    pinned: HashSet<RepositoryId>,
+    table: HashMap<RepositoryId, Repo>,
+}
 
 /// What a name leads to.
 #[derive(Debug, Clone)]
@@ -49,212 +85,160 @@ pub enum Found {
 }
 
 impl Repos {
-    /// Finds a repository by `namespace/name` or a one-segment alias.
-    pub fn find(&self, _kind: RepoKind, _id: &str) -> Result<Found, RepoError> {
-        todo!()
+    pub(crate) fn new(
+        store: Store,
+        aliases: &BTreeMap<String, String>,
+        namespace_alias: &str,
+    ) -> Self {
+        let aliases = aliases
+            .iter()
+            .map(|(from, to)| (from.to_ascii_lowercase(), to.clone()))
+            .collect();
+        Self {
+            inner: Arc::new(Inner {
+                reader: Arc::new(Reader::new(store)),
+                aliases,
+                namespace_alias: namespace_alias.to_ascii_lowercase(),
+                state: RwLock::default(),
+                generation: AtomicU64::new(1),
+            }),
+        }
     }
 
-    /// Every repository of a kind, by id; cheap to call (the list is kept in memory).
-    pub fn list(&self, _kind: RepoKind) -> Vec<Repo> {
-        todo!()
+    /// Finds a repository by `namespace/name` or by an alias.
+    pub fn find(&self, kind: RepoKind, id: &str) -> Result<Found, RepoError> {
+        let missing = || RepoError::NotFound(id.chars().take(200).collect());
+        let alias = self.inner.aliases.get(&id.to_ascii_lowercase());
+        let target = alias.map_or(id, String::as_str);
+        let (namespace, name) = target.split_once('/').ok_or_else(missing)?;
+        let namespace: NamespaceName = namespace.parse().map_err(|_| missing())?;
+        let name: RepoName = name.parse().map_err(|_| missing())?;
+        let state = self.read();
+        let namespace = state.namespace(&self.inner.namespace_alias, &namespace);
+        let namespace = namespace.ok_or_else(missing)?;
+        let mut folded = name.folded();
+        for hops in 0..REDIRECTS_MAX {
+            match state.ledger.name(&namespace, kind, &folded) {
+                Some(NamesTarget::Repository(repository)) => {
+                    let repo = state.table.get(repository).ok_or_else(missing)?;
+                    return Ok(if hops == 0 {
+                        Found::Repo(repo.clone())
+                    } else {
+                        Found::Redirect(repo.full_name().to_owned())
+                    });
+                }
+                Some(NamesTarget::Redirect(next)) => folded = next.clone(),
+                None => break,
+            }
+        }
+        Err(missing())
     }
 
-    /// Rises whenever any name, head or alias changes: a cache keyed by it never shows the past.
+    /// Every repository of a kind, in no particular order; cheap (the list is kept in memory).
+    pub fn list(&self, kind: RepoKind) -> Vec<Repo> {
+        self.read().table.values().filter(|repo| repo.kind() == kind).cloned().collect()
+    }
+
+    /// Rises whenever any name or head changes and whenever content is found damaged or healed: a cache
+    /// keyed by it never shows the past.
     pub fn generation(&self) -> u64 {
-        todo!()
+        self.inner.generation.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn reader(&self) -> &Arc<Reader> {
+        &self.inner.reader
+    }
+
+    pub(crate) fn bump(&self) {
+        self.inner.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes a verified record into the state, and shows what follows from it.
+    pub(crate) fn take(&self, record: &Record) -> Verdict {
+        let mut state = self.write();
+        let verdict = state.ledger.insert(record);
+        let touched = record.header().repository.or_else(|| {
+            matches!(record.body(), cairn_protocol::record::Body::Repository(_))
+                .then(|| RepositoryId::from(record.id()))
+        });
+        if let Some(repository) = touched {
+            self.show(&mut state, &repository);
+        } else {
+            self.show_all(&mut state);
+        }
+        drop(state);
+        self.bump();
+        verdict
+    }
+
+    /// Takes many records without showing anything yet; [`Self::loaded`] ends it.
+    pub(crate) fn load(&self, record: &Record) -> Verdict {
+        self.write().ledger.insert(record)
+    }
+
+    /// Ends a series of [`Self::load`].
+    pub(crate) fn loaded(&self, own_namespace: NamespaceId, pinned: HashSet<RepositoryId>) {
+        let mut state = self.write();
+        state.own_namespace = Some(own_namespace);
+        state.pinned = pinned;
+        self.show_all(&mut state);
+        drop(state);
+        self.bump();
+    }
+
+    pub(crate) fn set_pinned(&self, repository: RepositoryId, pinned: bool) {
+        let mut state = self.write();
+        if pinned {
+            state.pinned.insert(repository);
+        } else {
+            state.pinned.remove(&repository);
+        }
+        self.show(&mut state, &repository);
+        drop(state);
+        self.bump();
+    }
+
+    /// Runs a question on the accepted records.
+    pub(crate) fn ledger<T>(&self, ask: impl FnOnce(&Ledger) -> T) -> T {
+        ask(&self.read().ledger)
+    }
+
+    fn show_all(&self, state: &mut State) {
+        let all: Vec<RepositoryId> = state.ledger.repositories().collect();
+        for repository in all {
+            self.show(state, &repository);
+        }
+    }
+
+    fn show(&self, state: &mut State, repository: &RepositoryId) {
+        let pinned = state.pinned.contains(repository);
+        let shown = state
+            .ledger
+            .repository(repository)
+            .and_then(|view| Repo::new(Arc::clone(&self.inner.reader), *repository, &view, pinned));
+        match shown {
+            Some(repo) => state.table.insert(*repository, repo),
+            None => state.table.remove(repository),
+        };
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.inner.state.read().expect("invariant: no holder of the lock panics")
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.inner.state.write().expect("invariant: no holder of the lock panics")
     }
 }
 
-/// One repository at its current head; cheap to clone, and a snapshot: a later push is another one.
-#[derive(Debug, Clone)]
-pub struct Repo {
-    inner: Arc<()>,
-}
-
-/// The model card's fields that listings and filters read.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct CardView {
-    /// The whole YAML front matter as JSON, `null` where there is none.
-    pub data: serde_json::Value,
-    /// Tags as the hub shows them: the card's `tags`, then `license:x`, `language`, `dataset:x`, library…
-    pub tags: Vec<String>,
-    /// `pipeline_tag`.
-    pub pipeline_tag: Option<String>,
-    /// `library_name`.
-    pub library_name: Option<String>,
-}
-
-impl Repo {
-    /// The repository's id.
-    pub fn id(&self) -> RepositoryId {
-        todo!()
-    }
-
-    /// What it holds.
-    pub fn kind(&self) -> RepoKind {
-        todo!()
-    }
-
-    /// `namespace/name` in its canonical form (the namespace as its hash name).
-    pub fn full_name(&self) -> &str {
-        todo!()
-    }
-
-    /// The namespace part of [`Self::full_name`].
-    pub fn namespace(&self) -> &str {
-        todo!()
-    }
-
-    /// Key that signed the head, as `ed25519:` and hex.
-    pub fn signer(&self) -> &str {
-        todo!()
-    }
-
-    /// Epoch and seq of the head.
-    pub fn version(&self) -> (u64, u64) {
-        todo!()
-    }
-
-    /// Two heads of one seq were signed: this shows the last agreed one.
-    pub fn is_frozen(&self) -> bool {
-        todo!()
-    }
-
-    /// Whether its content is kept by `gc` whatever else happens.
-    pub fn is_pinned(&self) -> bool {
-        todo!()
-    }
-
-    /// Seconds since the Unix epoch at which the repository record was signed.
-    pub fn created_at(&self) -> u64 {
-        todo!()
-    }
-
-    /// Seconds since the Unix epoch of the head.
-    pub fn last_modified(&self) -> u64 {
-        todo!()
-    }
-
-    /// Full ref name (`refs/heads/main`, `refs/tags/v1`) → commit that it leads to (tags peeled).
-    pub fn refs(&self) -> &BTreeMap<String, GitOid> {
-        todo!()
-    }
-
-    /// The card of the default branch.
-    pub fn card(&self) -> &CardView {
-        todo!()
-    }
-
-    /// The default branch's commit, `None` where nothing was pushed to it yet.
-    pub fn default_commit(&self) -> Option<GitOid> {
-        todo!()
-    }
-
-    /// Resolves a branch, tag, full ref name, `HEAD`, commit id or unambiguous prefix (5+ digits) of one.
-    pub fn commit(&self, _revision: &str) -> Result<Commit, RepoError> {
-        todo!()
-    }
-}
-
-/// A commit that can be read; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Commit {
-    inner: Arc<()>,
-}
-
-/// What a commit object says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommitInfo {
-    /// Git object id.
-    pub oid: GitOid,
-    /// First line of the message.
-    pub title: String,
-    /// The rest of the message, without the blank line before it.
-    pub message: String,
-    /// Author's name.
-    pub author: String,
-    /// Committer time in seconds since the Unix epoch.
-    pub time: u64,
-    /// Parents' ids.
-    pub parents: Vec<GitOid>,
-}
-
-/// A file or folder of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Path from the repository's root, `/` between components, unquoted.
-    pub path: String,
-    /// What stands there.
-    pub kind: EntryKind,
-    /// Git oid of the blob (of the pointer, where LFS) or tree.
-    pub oid: GitOid,
-}
-
-/// What stands at a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A folder.
-    Directory,
-    /// A file.
-    File(FileEntry),
-}
-
-/// A file of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileEntry {
-    /// Bytes of the content (not of the LFS pointer).
-    pub size: u64,
-    /// SHA-256 of the content.
-    pub sha256: Sha256,
-    /// BLAKE3 of the content; unknown in partial mirrors.
-    pub blake3: Option<Blake3>,
-    /// For LFS files: bytes of the pointer text.
-    pub pointer_size: Option<u64>,
-    /// Whether git's mode says executable.
-    pub executable: bool,
-}
-
-impl Commit {
-    /// The commit object's fields.
-    pub fn info(&self) -> &CommitInfo {
-        todo!()
-    }
-
-    /// What stands at a path (`""` is the root folder); `None` where nothing does.
-    pub fn entry(&self, _path: &str) -> Result<Option<Entry>, RepoError> {
-        todo!()
-    }
-
-    /// Entries below a folder, depth first in path order, after the path `after`, at most `limit`.
-    ///
-    /// Recursive listings include the folders themselves. [`RepoError::Entry`] where `dir` is no folder.
-    pub fn tree(
-        &self,
-        _dir: &str,
-        _recursive: bool,
-        _after: Option<&str>,
-        _limit: usize,
-    ) -> Result<Vec<Entry>, RepoError> {
-        todo!()
-    }
-
-    /// This commit and its ancestors, newest first, after `skip` of them, at most `limit`.
-    pub fn log(&self, _skip: u64, _limit: usize) -> Result<Vec<CommitInfo>, RepoError> {
-        todo!()
-    }
-
-    /// How many commits [`Self::log`] holds in all.
-    pub fn count(&self) -> Result<u64, RepoError> {
-        todo!()
-    }
-
-    /// For each path the newest commit that changed it.
-    pub fn last_changes(&self, _paths: &[&str]) -> Result<Vec<CommitInfo>, RepoError> {
-        todo!()
-    }
-
-    /// Bytes of all files below a folder.
-    pub fn size(&self, _dir: &str) -> Result<u64, RepoError> {
-        todo!()
+impl State {
+    /// The id behind a namespace's name, where this node knows it.
+    fn namespace(&self, alias: &str, name: &NamespaceName) -> Option<NamespaceId> {
+        match name {
+            NamespaceName::Hash(id) => Some(*id),
+            NamespaceName::Plain(plain) if plain == alias => self.own_namespace,
+            // Registrars and domain proofs come with names that hold beyond this node.
+            NamespaceName::Plain(_) | NamespaceName::Domain(_) => None,
+        }
     }
 }

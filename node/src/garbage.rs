@@ -1,0 +1,68 @@
+//! What may be freed: everything that no head of a repository reaches.
+//!
+//! Marked from verified records and manifests in the log, never from the views. A history that can't be
+//! read whole stops the collection: nothing is deleted while a reachable tree is missing.
+
+use std::collections::HashSet;
+
+use cairn_protocol::hash::Blake3;
+use cairn_protocol::name::RepoKind;
+use cairn_protocol::record::{Body, Record};
+
+use crate::node::Inner;
+use crate::repos::{RepoError, Repo, manifest_blobs};
+use crate::store::{StoreError, SweepReport};
+
+/// Frees what nothing names; with `dry_run` only says what that would be. Waits for pushes under way.
+pub(crate) fn collect(node: &Inner, dry_run: bool) -> Result<SweepReport, RepoError> {
+    let mut failed = None;
+    let report = node.store.sweep(dry_run, || match mark(node) {
+        Ok(live) => Some(live),
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(report?),
+    }
+}
+
+/// Every blob that a head reaches: refs blobs, commits with their history, trees, manifests, contents, cards.
+fn mark(node: &Inner) -> Result<HashSet<Blake3>, RepoError> {
+    let mut live = HashSet::new();
+    // The refs blobs of older heads stay too: `verify` follows the whole chain.
+    node.store.each_record(&mut |envelope| {
+        if let Ok(record) = Record::parse_trusted(envelope)
+            && let Body::Head(head) = record.body()
+        {
+            live.insert(head.refs);
+            live.extend(head.card.text);
+        }
+        Ok::<(), StoreError>(())
+    })?;
+    for repo in RepoKind::ALL.into_iter().flat_map(|kind| node.repos.list(kind)) {
+        mark_repo(node, &repo, &mut live)?;
+    }
+    Ok(live)
+}
+
+fn mark_repo(node: &Inner, repo: &Repo, live: &mut HashSet<Blake3>) -> Result<(), RepoError> {
+    let reader = node.repos.reader();
+    live.extend(repo.refs_blob()?.0.values().flat_map(|target| target.tags.iter().copied()));
+    for entry_hash in repo.history()?.entries() {
+        let entry = reader.commit_entry(&entry_hash)?;
+        live.extend([entry_hash, entry.object]);
+        let mut folders: Vec<Blake3> = entry.manifest.into_iter().collect();
+        while let Some(folder) = folders.pop() {
+            if !live.insert(folder) {
+                continue;
+            }
+            let manifest = reader.manifest(&folder)?;
+            live.extend(manifest_blobs(&manifest));
+            folders.extend(manifest.entries.iter().filter_map(|entry| entry.manifest));
+        }
+    }
+    Ok(())
+}

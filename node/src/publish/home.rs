@@ -1,0 +1,282 @@
+//! The home's part: one head after another, each signed onto the one before.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use cairn_protocol::card::Card;
+use cairn_protocol::hash::{Blake3, GitOid, RecordId, RepositoryId};
+use cairn_protocol::name::NamespaceName;
+use cairn_protocol::record::{self, Body, Header, Link, NamesTarget, Record};
+use cairn_protocol::refs::{RefTarget, Refs};
+use data_encoding::HEXLOWER;
+
+use super::{PublishError, Target};
+use crate::journal::Entry as JournalEntry;
+use crate::node::{Inner, now_s};
+use crate::repos::{EntryKind, RepoError};
+use crate::store::{Batch, StoreError};
+
+/// Bytes of a kept `.gitattributes` that a push reads.
+const ATTRIBUTES_BYTES_MAX: u64 = 1 << 20;
+
+/// Where a repository and the pushed ref stand.
+#[derive(Debug, Default)]
+pub(super) struct Current {
+    pub(super) repository: Option<RepositoryId>,
+    pub(super) head: Option<HeadFacts>,
+    pub(super) commit: Option<GitOid>,
+    pub(super) entry: Option<Blake3>,
+    pub(super) root_manifest: Option<Blake3>,
+    pub(super) attributes: Option<Vec<u8>>,
+    refs: Refs,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct HeadFacts {
+    pub(super) id: RecordId,
+    pub(super) seq: u64,
+    epoch: u64,
+    body: record::Head,
+}
+
+/// What a push wants of the home.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) new: RefTarget,
+    pub(super) card: Card,
+    pub(super) card_text: Option<Blake3>,
+}
+
+pub(super) fn full_name(node: &Inner, target: &Target) -> String {
+    format!("{}/{}", NamespaceName::Hash(node.namespace), target.name)
+}
+
+/// Reads where the repository and the ref stand now.
+pub(super) fn current(node: &Inner, target: &Target) -> Result<Current, PublishError> {
+    let found = node.repos.ledger(|ledger| {
+        let Some(NamesTarget::Repository(id)) =
+            ledger.name(&node.namespace, target.kind, &target.name.folded())
+        else {
+            return None;
+        };
+        let view = ledger.repository(id)?;
+        let head = view.head.as_ref().map(|head| HeadFacts {
+            id: head.id,
+            seq: head.seq,
+            epoch: head.epoch,
+            body: head.body.clone(),
+        });
+        Some((*id, head, view.frozen))
+    });
+    let Some((repository, head, frozen)) = found else { return Ok(Current::default()) };
+    if frozen {
+        return Err(PublishError::Frozen(full_name(node, target)));
+    }
+    let mut current = Current { repository: Some(repository), head, ..Current::default() };
+    let reader = node.repos.reader();
+    if let Some(head) = &current.head {
+        current.refs = reader.refs(&head.body.refs)?;
+    }
+    if let Some(at) = current.refs.0.get(&target.reference) {
+        let entry = reader.commit_entry(&at.entry)?;
+        (current.commit, current.entry) = (Some(entry.commit), Some(at.entry));
+        current.root_manifest = entry.manifest;
+        current.attributes = kept_attributes(node, entry.manifest)?;
+    }
+    Ok(current)
+}
+
+fn kept_attributes(
+    node: &Inner,
+    root: Option<Blake3>,
+) -> Result<Option<Vec<u8>>, PublishError> {
+    let Some(root) = root else { return Ok(None) };
+    let reader = node.repos.reader();
+    let found = reader.find(&root, ".gitattributes")?;
+    let Some(hash) = found
+        .filter(|entry| entry.size.is_some_and(|size| size <= ATTRIBUTES_BYTES_MAX))
+        .and_then(|entry| entry.blake3)
+    else {
+        return Ok(None);
+    };
+    Ok(Some(reader.blob(&hash)?.to_vec()))
+}
+
+/// Signs the change and the head that takes it in, each durable before the next; returns the head's seq.
+///
+/// The caller holds the node's turn to publish, and `batch` has every blob that the change newly reaches.
+pub(super) fn sign(
+    node: &Inner,
+    target: &Target,
+    current: &Current,
+    change: Change,
+    mut batch: Batch,
+) -> Result<u64, PublishError> {
+    let refs = current
+        .refs
+        .with_change(target.reference.clone(), current.commit, Some(change.new.clone()))
+        .map_err(|error| PublishError::Invalid(error.to_string()))?;
+    let refs_bytes = refs.encode();
+    let refs_hash = Blake3::of(&refs_bytes);
+    batch.put(refs_bytes.into())?;
+
+    let mut records = Vec::new();
+    let (epoch, home) = (node.epoch(), &node.keys.node);
+    let repository = match current.repository {
+        Some(repository) => repository,
+        None => create(node, target, epoch, &mut records)?,
+    };
+    let signed_change = make(
+        node,
+        Header::new(epoch, now_s()).with_repository(repository),
+        Body::Change(record::Change {
+            reference: target.reference.to_string(),
+            old: current.commit,
+            new: Some(change.new.oid),
+            entry: Some(change.new.entry),
+            nonce: nonce()?,
+        }),
+        &node.keys.root,
+    )?;
+    let change_id = signed_change.id();
+    records.push(signed_change);
+    for record in &records {
+        batch.record(record.envelope().to_vec())?;
+    }
+    batch.commit()?;
+    for record in &records {
+        node.repos.take(record);
+    }
+
+    let seq = match &current.head {
+        Some(head) if head.epoch == epoch => head.seq + 1,
+        _ => 1,
+    };
+    let prev = current.head.as_ref().map(|head| head.id);
+    let card = match (target.reference.to_string().as_str(), &current.head) {
+        ("refs/heads/main", _) | (_, None) => head_card(&change.card, change.card_text),
+        (_, Some(head)) => head.body.card.clone(),
+    };
+    let head = make(
+        node,
+        Header::new(epoch, now_s()).with_repository(repository).with_chain(Link { seq, prev }),
+        Body::Head(record::Head {
+            refs: refs_hash,
+            changes: vec![change_id],
+            card,
+            settings: current
+                .head
+                .as_ref()
+                .map_or_else(Default::default, |head| head.body.settings.clone()),
+        }),
+        home,
+    )?;
+    // The seq is spent once this returns: after a crash the next start takes this very head in.
+    node.journal.append(JournalEntry::Signed {
+        repository,
+        epoch,
+        seq,
+        record: head.id(),
+        envelope: base64::engine::general_purpose::STANDARD.encode(head.envelope()),
+    })?;
+    take_head(node, &head)?;
+    Ok(seq)
+}
+
+fn take_head(node: &Inner, head: &Record) -> Result<(), PublishError> {
+    let mut batch = node.store.batch();
+    batch.record(head.envelope().to_vec())?;
+    batch.commit()?;
+    let verdict = node.repos.take(head);
+    if matches!(verdict, cairn_protocol::accept::Verdict::Accepted) {
+        Ok(())
+    } else {
+        Err(PublishError::Repo(RepoError::Damaged(format!(
+            "the head just signed was not accepted: {verdict:?}"
+        ))))
+    }
+}
+
+/// Takes in heads that were signed but had not reached the log when the process ended.
+pub(crate) fn finish_signed(
+    node: &Inner,
+    signed: &BTreeMap<RepositoryId, Vec<u8>>,
+) -> Result<(), PublishError> {
+    for envelope in signed.values() {
+        let head = Record::parse(envelope).map_err(|error| {
+            PublishError::Repo(RepoError::Damaged(format!("a journaled head: {error}")))
+        })?;
+        if !node.repos.ledger(|ledger| ledger.contains(&head.id())) {
+            tracing::info!(head = %head.id(), "taking in a head that was signed before a crash");
+            take_head(node, &head)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the repository and names records of a new repository.
+fn create(
+    node: &Inner,
+    target: &Target,
+    epoch: u64,
+    records: &mut Vec<Record>,
+) -> Result<RepositoryId, PublishError> {
+    let now = now_s();
+    let repository = make(
+        node,
+        Header::new(epoch, now),
+        Body::Repository(record::Repository {
+            kind: target.kind,
+            name: target.name.clone(),
+            nonce: nonce()?,
+            created_at: now,
+        }),
+        &node.keys.node,
+    )?;
+    let id = RepositoryId::from(repository.id());
+    let names = make(
+        node,
+        Header::new(epoch, now).with_chain(Link { seq: 1, prev: None }),
+        Body::Names(record::Names {
+            kind: target.kind,
+            name: target.name.folded(),
+            target: Some(NamesTarget::Repository(id)),
+        }),
+        &node.keys.node,
+    )?;
+    records.extend([repository, names]);
+    Ok(id)
+}
+
+fn make(
+    node: &Inner,
+    header: Header,
+    body: Body,
+    key: &cairn_protocol::key::SecretKey,
+) -> Result<Record, PublishError> {
+    Record::sign(header.with_namespace(node.namespace), body, &[key])
+        .map_err(|error| PublishError::Invalid(format!("record: {error}")))
+}
+
+fn nonce() -> Result<[u8; 16], PublishError> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|error| {
+        PublishError::Store(StoreError::Io {
+            operation: "draw randomness from",
+            path: "getrandom".into(),
+            source: std::io::Error::other(error.to_string()),
+        })
+    })?;
+    Ok(nonce)
+}
+
+fn head_card(card: &Card, text: Option<Blake3>) -> record::HeadCard {
+    let tokens = card.head_tokens();
+    record::HeadCard {
+        text,
+        license: tokens.license,
+        library_name: tokens.library_name,
+        pipeline_tag: tokens.pipeline_tag,
+        tags: tokens.tags,
+    }
+}

@@ -1,0 +1,247 @@
+//! One repository at one head.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use cairn_protocol::accept::RepositoryView;
+use cairn_protocol::card::Card;
+use cairn_protocol::entry::CommitEntry;
+use cairn_protocol::hash::{Blake3, GitOid, RepositoryId};
+use cairn_protocol::limits::CARD_BYTES_MAX;
+use cairn_protocol::name::{NamespaceName, RepoKind};
+use cairn_protocol::refs::{RefName, Refs};
+
+use super::commit::Commit;
+use super::history::{History, Match};
+use super::{EntryKind, Reader, RepoError};
+
+/// The default branch.
+const DEFAULT_REF: &str = "refs/heads/main";
+/// Fewest hex digits that are taken for the beginning of a commit id.
+const SHORT_ID_DIGITS_MIN: usize = 5;
+
+/// One repository at its current head; cheap to clone, and a snapshot: a later push is another one.
+#[derive(Debug, Clone)]
+pub struct Repo {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    reader: Arc<Reader>,
+    id: RepositoryId,
+    kind: RepoKind,
+    full_name: String,
+    namespace_len: usize,
+    signer: String,
+    version: (u64, u64),
+    frozen: bool,
+    pinned: bool,
+    created_at: u64,
+    last_modified: u64,
+    refs_hash: Blake3,
+    refs: OnceLock<(Refs, BTreeMap<String, GitOid>)>,
+    card: OnceLock<CardView>,
+}
+
+/// The model card's fields that listings and filters read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CardView {
+    /// The whole YAML front matter as JSON, `null` where there is none.
+    pub data: serde_json::Value,
+    /// Tags as the hub shows them: the card's `tags`, then `license:x`, `language`, `dataset:x`, library…
+    pub tags: Vec<String>,
+    /// `pipeline_tag`.
+    pub pipeline_tag: Option<String>,
+    /// `library_name`.
+    pub library_name: Option<String>,
+    /// `license`.
+    pub license: Option<String>,
+}
+
+impl From<Card> for CardView {
+    fn from(card: Card) -> Self {
+        Self {
+            data: card.data,
+            tags: card.tags,
+            pipeline_tag: card.pipeline_tag,
+            library_name: card.library_name,
+            license: card.license,
+        }
+    }
+}
+
+impl Repo {
+    /// `None` while no head was accepted.
+    pub(super) fn new(
+        reader: Arc<Reader>,
+        id: RepositoryId,
+        view: &RepositoryView<'_>,
+        pinned: bool,
+    ) -> Option<Self> {
+        let head = view.head.as_ref()?;
+        let namespace = NamespaceName::Hash(view.namespace).to_string();
+        Some(Self {
+            inner: Arc::new(Inner {
+                reader,
+                id,
+                kind: view.repository.kind,
+                namespace_len: namespace.len(),
+                full_name: format!("{namespace}/{}", view.repository.name),
+                signer: head.signer.to_string(),
+                version: (head.epoch, head.seq),
+                frozen: view.frozen,
+                pinned,
+                created_at: view.repository.created_at,
+                last_modified: head.time,
+                refs_hash: head.body.refs,
+                refs: OnceLock::new(),
+                card: OnceLock::new(),
+            }),
+        })
+    }
+
+    /// The repository's id.
+    pub fn id(&self) -> RepositoryId {
+        self.inner.id
+    }
+
+    /// What it holds.
+    pub fn kind(&self) -> RepoKind {
+        self.inner.kind
+    }
+
+    /// `namespace/name` in its canonical form (the namespace as its hash name).
+    pub fn full_name(&self) -> &str {
+        &self.inner.full_name
+    }
+
+    /// The namespace part of [`Self::full_name`].
+    pub fn namespace(&self) -> &str {
+        &self.inner.full_name[..self.inner.namespace_len]
+    }
+
+    /// Key that signed the head, as `ed25519:` and hex.
+    pub fn signer(&self) -> &str {
+        &self.inner.signer
+    }
+
+    /// Epoch and seq of the head.
+    pub fn version(&self) -> (u64, u64) {
+        self.inner.version
+    }
+
+    /// Two heads of one seq were signed: this shows the last agreed one.
+    pub fn is_frozen(&self) -> bool {
+        self.inner.frozen
+    }
+
+    /// Whether its content is kept by `gc` whatever else happens.
+    pub fn is_pinned(&self) -> bool {
+        self.inner.pinned
+    }
+
+    /// Seconds since the Unix epoch at which the repository record was signed.
+    pub fn created_at(&self) -> u64 {
+        self.inner.created_at
+    }
+
+    /// Seconds since the Unix epoch of the head.
+    pub fn last_modified(&self) -> u64 {
+        self.inner.last_modified
+    }
+
+    /// Full ref name (`refs/heads/main`, `refs/tags/v1`) → commit that it leads to (tags peeled).
+    pub fn refs(&self) -> Result<&BTreeMap<String, GitOid>, RepoError> {
+        Ok(&self.loaded_refs()?.1)
+    }
+
+    pub(crate) fn refs_blob(&self) -> Result<&Refs, RepoError> {
+        Ok(&self.loaded_refs()?.0)
+    }
+
+    fn loaded_refs(&self) -> Result<&(Refs, BTreeMap<String, GitOid>), RepoError> {
+        if let Some(loaded) = self.inner.refs.get() {
+            return Ok(loaded);
+        }
+        let refs = self.inner.reader.refs(&self.inner.refs_hash)?;
+        let mut commits = BTreeMap::new();
+        for (name, target) in &refs.0 {
+            let oid = if target.tags.is_empty() {
+                target.oid
+            } else {
+                self.inner.reader.commit_entry(&target.entry)?.commit
+            };
+            commits.insert(name.to_string(), oid);
+        }
+        Ok(self.inner.refs.get_or_init(|| (refs, commits)))
+    }
+
+    /// The card of the default branch; empty where there is none or it can't be read.
+    pub fn card(&self) -> &CardView {
+        self.inner.card.get_or_init(|| {
+            self.read_card().unwrap_or_else(|error| {
+                tracing::warn!(repo = self.full_name(), %error, "card not read");
+                None
+            })
+            .unwrap_or_default()
+        })
+    }
+
+    fn read_card(&self) -> Result<Option<CardView>, RepoError> {
+        if self.default_commit()?.is_none() {
+            return Ok(None);
+        }
+        let commit = self.commit("HEAD")?;
+        let Some(entry) = commit.entry("README.md")? else { return Ok(None) };
+        let EntryKind::File(file) = entry.kind else { return Ok(None) };
+        let Some(hash) = file.blake3.filter(|_| file.size <= CARD_BYTES_MAX as u64) else {
+            return Ok(None);
+        };
+        let bytes = self.inner.reader.blob(&hash)?;
+        Ok(Some(cairn_protocol::card::parse(&bytes, self.kind()).0.into()))
+    }
+
+    /// The default branch's commit, `None` where nothing was pushed to it yet.
+    pub fn default_commit(&self) -> Result<Option<GitOid>, RepoError> {
+        Ok(self.refs()?.get(DEFAULT_REF).copied())
+    }
+
+    /// Resolves a branch, tag, full ref name, `HEAD`, commit id or unambiguous prefix (5+ digits) of one.
+    ///
+    /// Only commits that this repository's refs reach are found: a hash is not a capability.
+    pub fn commit(&self, revision: &str) -> Result<Commit, RepoError> {
+        let missing = || RepoError::Revision(revision.chars().take(200).collect());
+        let name = if revision == "HEAD" { DEFAULT_REF } else { revision };
+        let refs = self.refs_blob()?;
+        let candidates =
+            [name.to_owned(), format!("refs/heads/{name}"), format!("refs/tags/{name}")];
+        for candidate in candidates {
+            let target = candidate.parse::<RefName>().ok().and_then(|name| refs.0.get(&name));
+            if let Some(target) = target {
+                return self.open(target.entry);
+            }
+        }
+        let hex = (SHORT_ID_DIGITS_MIN..=40).contains(&revision.len())
+            && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !hex {
+            return Err(missing());
+        }
+        let history = self.history()?;
+        match history.find(&revision.to_ascii_lowercase()) {
+            Match::One(index) => self.open(history.entry(index)),
+            Match::None => Err(missing()),
+            Match::Several => Err(RepoError::Ambiguous(revision.to_owned())),
+        }
+    }
+
+    fn open(&self, entry: Blake3) -> Result<Commit, RepoError> {
+        let read: CommitEntry = self.inner.reader.commit_entry(&entry)?;
+        Commit::open(Arc::clone(&self.inner.reader), self.clone(), &read)
+    }
+
+    /// Every commit that the refs reach.
+    pub(crate) fn history(&self) -> Result<Arc<History>, RepoError> {
+        self.inner.reader.history(self.inner.id, self.inner.refs_hash, self.refs_blob()?)
+    }
+}
