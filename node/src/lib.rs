@@ -6,6 +6,8 @@
 
 pub mod config;
 pub mod control;
+pub mod files;
+pub mod journal;
 pub mod repos;
 pub mod store;
 
