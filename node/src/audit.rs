@@ -59,11 +59,14 @@ pub(crate) fn verify(
     let mut audit = Audit {
         node,
         report: AuditReport::default(),
-        total: if only.is_none() { node.store.stats().bytes } else { 0 },
+        all_read: false,
         blobs: HashMap::new(),
         folders: HashSet::new(),
         progress,
     };
+    if only.is_none() {
+        audit.everything()?;
+    }
     let chains = audit.records(only)?;
     let repos: Vec<Repo> = match only {
         Some(repo) => vec![repo.clone()],
@@ -72,9 +75,7 @@ pub(crate) fn verify(
     for repo in &repos {
         audit.repo(repo, chains.get(&repo.id()));
     }
-    if only.is_none() {
-        audit.unnamed()?;
-    }
+    audit.unnamed();
     audit.report.repositories = repos.len() as u64;
     audit.report.seconds = started.elapsed().as_secs_f64();
     if !audit.report.damaged.is_empty() {
@@ -93,7 +94,8 @@ struct Chain {
 struct Audit<'a> {
     node: &'a Inner,
     report: AuditReport,
-    total: u64,
+    /// Everything was read already: what is not known to be bad is good.
+    all_read: bool,
     /// Blobs read so far, and what was wrong with the bad ones.
     blobs: HashMap<Blake3, Option<(String, Option<String>)>>,
     folders: HashSet<Blake3>,
@@ -105,7 +107,7 @@ impl Audit<'_> {
     fn records(&mut self, only: Option<&Repo>) -> Result<HashMap<RepositoryId, Chain>, RepoError> {
         let mut chains: HashMap<RepositoryId, Chain> = HashMap::new();
         let report = &mut self.report;
-        self.node.store.each_record(&mut |envelope| {
+        self.node.store.records(&mut |envelope| {
             let record = match Record::parse(envelope) {
                 Ok(record) => record,
                 Err(error) => {
@@ -116,15 +118,15 @@ impl Audit<'_> {
                         file: None,
                         reason: format!("record: {error}"),
                     });
-                    return Ok::<(), StoreError>(());
+                    return;
                 }
             };
             let repository = record.header().repository;
             if only.is_some_and(|repo| repository.is_some_and(|id| id != repo.id())) {
-                return Ok(());
+                return;
             }
             report.records += 1;
-            let Some(repository) = repository else { return Ok(()) };
+            let Some(repository) = repository else { return };
             let chain = chains.entry(repository).or_default();
             match record.body() {
                 Body::Head(head) => {
@@ -137,7 +139,6 @@ impl Audit<'_> {
                 }
                 _ => {}
             }
-            Ok(())
         })?;
         Ok(chains)
     }
@@ -232,7 +233,7 @@ impl Audit<'_> {
         if !self.sound(repo, &hash, "content", Some(path)) {
             return;
         }
-        let Some(digests) = self.node.store.digests(&hash) else { return };
+        let Ok(Some(digests)) = self.node.store.digests(&hash) else { return };
         let oid = match (entry.kind, digests.git) {
             (EntryKind::Lfs, _) => {
                 entry.sha256.map(|sha256| Pointer { sha256, size: digests.size }.oid())
@@ -247,22 +248,50 @@ impl Audit<'_> {
         }
     }
 
-    /// What no repository names is read too: it may be content of a push under way.
-    fn unnamed(&mut self) -> Result<(), RepoError> {
-        for hash in self.node.store.blobs()? {
-            if !self.blobs.contains_key(&hash)
-                && let Some((reason, path)) = self.read(&hash)
-            {
-                self.report.damaged.push(Damage {
-                    hash: hash.to_hex(),
+    /// Reads everything once, in the order it is stored.
+    fn everything(&mut self) -> Result<(), RepoError> {
+        let progress = &mut self.progress;
+        let findings = self.node.store.verify_all(&mut |done, total| {
+            progress(Progress { what: "verifying".to_owned(), done, total });
+        })?;
+        for finding in findings {
+            let path = Some(finding.path.display().to_string());
+            match finding.hash {
+                Some(hash) if !finding.healed => {
+                    self.blobs.insert(hash, Some((finding.reason, path)));
+                }
+                _ => self.report.damaged.push(Damage {
+                    hash: finding.hash.map_or_else(String::new, |hash| hash.to_hex()),
                     path,
                     repo: None,
                     file: None,
-                    reason,
+                    reason: finding.reason,
+                }),
+            }
+        }
+        let stats = self.node.store.stats();
+        (self.report.blobs, self.report.bytes) = (stats.blobs, stats.bytes);
+        self.all_read = true;
+        Ok(())
+    }
+
+    /// Damage that no repository's walk met.
+    fn unnamed(&mut self) {
+        let named: HashSet<String> =
+            self.report.damaged.iter().map(|damage| damage.hash.clone()).collect();
+        for (hash, wrong) in &self.blobs {
+            if let Some((reason, path)) = wrong
+                && !named.contains(&hash.to_hex())
+            {
+                self.report.damaged.push(Damage {
+                    hash: hash.to_hex(),
+                    path: path.clone(),
+                    repo: None,
+                    file: None,
+                    reason: reason.clone(),
                 });
             }
         }
-        Ok(())
     }
 
     fn checked(
@@ -294,10 +323,13 @@ impl Audit<'_> {
         if let Some(known) = self.blobs.get(hash) {
             return known.clone();
         }
+        if self.all_read {
+            return None;
+        }
         let wrong = match self.node.store.verify(hash) {
             Ok(()) => {
                 self.report.blobs += 1;
-                self.report.bytes += self.node.store.size(hash).unwrap_or(0);
+                self.report.bytes += self.size(hash);
                 None
             }
             Err(error) => {
@@ -311,10 +343,14 @@ impl Audit<'_> {
         (self.progress)(Progress {
             what: "verifying".to_owned(),
             done: self.report.bytes,
-            total: self.total,
+            total: 0,
         });
         self.blobs.insert(*hash, wrong.clone());
         wrong
+    }
+
+    fn size(&self, hash: &Blake3) -> u64 {
+        self.node.store.content(hash).map_or(0, |content| content.size())
     }
 
     fn wrong(

@@ -1,11 +1,21 @@
 //! What the command line asks of a node, over its socket or in its own process: one enum, one function.
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
-use cairn_protocol::name::RepoKind;
+use cairn_protocol::name::{NamespaceName, RepoKind};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use crate::node::Node;
+use crate::journal::Entry as JournalEntry;
+use crate::node::{Inner, Node};
+use crate::publish::{PublishError, PushRequest};
+use crate::repos::{Found, Repo, RepoError};
+use crate::store::StoreError;
+use crate::{audit, garbage};
+
+/// Free bytes below which `doctor` complains.
+const FREE_BYTES_LOW: u64 = 1 << 30;
 
 /// A request of the command line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,14 +97,282 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
+impl Failure {
+    /// Puts an error and its causes into words, with what to do next where that is known.
+    pub fn new(error: &(dyn std::error::Error + 'static), hint: Option<String>) -> Self {
+        let mut causes = Vec::new();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        Self { error: error.to_string(), causes, hint }
+    }
+}
+
 /// Does what is asked; the answer is what `--json` prints.
 ///
 /// # Errors
 /// Whatever the request meets, already put into words.
 pub fn execute(
-    _node: &Node,
-    _request: Request,
-    _progress: &mut dyn FnMut(Progress),
-) -> Result<serde_json::Value, Failure> {
-    todo!()
+    node: &Node,
+    request: Request,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Value, Failure> {
+    let inner = &node.inner;
+    match request {
+        Request::Status => Ok(status(inner)),
+        Request::Push { dir, repo, kind, reference, message } => {
+            push(node, &PushRequest { dir, repo, kind, reference, message }, progress)
+        }
+        Request::Ls { kind } => Ok(ls(inner, kind)),
+        Request::Info { repo } => info(&find(node, &repo)?).map_err(|error| failed(&error)),
+        Request::Verify { repo } => {
+            let repo = repo.map(|repo| find(node, &repo)).transpose()?;
+            let report =
+                audit::verify(inner, repo.as_ref(), progress).map_err(|error| failed(&error))?;
+            Ok(json(&report))
+        }
+        Request::Pin { repo } => pin(node, &repo, true),
+        Request::Unpin { repo } => pin(node, &repo, false),
+        Request::Gc { dry_run } => {
+            let (report, kept) =
+                garbage::collect(inner, dry_run).map_err(|error| failed(&error))?;
+            inner.repos.bump();
+            Ok(json!({
+                "dry_run": dry_run, "blobs": report.blobs, "bytes": report.bytes,
+                "strays": report.strays, "freed_bytes": report.freed_bytes,
+                "kept_blobs": kept.blobs, "kept_bytes": kept.bytes,
+            }))
+        }
+        Request::Doctor { rebuild } => doctor(inner, rebuild),
+        Request::Keys => Ok(json!({
+            "node": inner.keys.node.public().to_string(),
+            "peer_id": inner.keys.peer_id,
+            "namespace_root": inner.keys.root.public().to_string(),
+            "namespace": node.namespace(),
+            "sealed": false,
+        })),
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).expect("invariant: reports have string keys only")
+}
+
+fn status(node: &Inner) -> Value {
+    let stats = node.store.stats();
+    let url = node.gateway_url.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let repositories: usize =
+        RepoKind::ALL.into_iter().map(|kind| node.repos.list(kind).len()).sum();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "format": crate::folder::FORMAT,
+        "peer_id": node.keys.peer_id,
+        "listen_addrs": Vec::<String>::new(),
+        "gateway_url": url,
+        "namespace": NamespaceName::Hash(node.namespace).to_string(),
+        "namespace_alias": node.config.namespace_alias,
+        "data": node.folder.path(),
+        "repositories": repositories,
+        "blobs": stats.blobs,
+        "bytes": stats.bytes,
+        "uptime_s": url.as_ref().map(|_| node.started.elapsed().as_secs()),
+        "pid": std::process::id(),
+        "running": url.is_some(),
+    })
+}
+
+fn push(
+    node: &Node,
+    request: &PushRequest,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Value, Failure> {
+    let pushed = node.push(request, progress).map_err(|error| {
+        let hint = match &error {
+            PublishError::Path(_) | PublishError::Refused { .. } => {
+                Some("rename or remove it, or name it in .gitignore, and push again".to_owned())
+            }
+            PublishError::Store(StoreError::Full { .. }) => {
+                Some("free disk space or run `cairn gc`, and push again: nothing was published".into())
+            }
+            PublishError::Read { .. } => Some("check that it exists and may be read".to_owned()),
+            _ => None,
+        };
+        Failure::new(&error, hint)
+    })?;
+    let url = node.inner.gateway_url.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut value = json(&pushed);
+    value["url"] = url
+        .map(|url| match pushed.kind {
+            RepoKind::Model => format!("{url}/{}", pushed.repo),
+            kind => format!("{url}/{}/{}", kind.plural(), pushed.repo),
+        })
+        .into();
+    Ok(value)
+}
+
+fn ls(node: &Inner, only: Option<RepoKind>) -> Value {
+    let mut repositories: Vec<(String, Value)> = Vec::new();
+    for kind in RepoKind::ALL.into_iter().filter(|kind| only.is_none_or(|only| only == *kind)) {
+        for repo in node.repos.list(kind) {
+            let commit = repo.default_commit().ok().flatten();
+            let sums = repo.commit("HEAD").and_then(|commit| commit.sums("")).ok();
+            repositories.push((
+                repo.full_name().to_owned(),
+                json!({
+                    "repo": repo.full_name(),
+                    "kind": kind,
+                    "commit": commit,
+                    "files": sums.map(|sums| sums.0),
+                    "bytes": sums.map(|sums| sums.1),
+                    "last_modified": repo.last_modified(),
+                    "pinned": repo.is_pinned(),
+                    "frozen": repo.is_frozen(),
+                }),
+            ));
+        }
+    }
+    repositories.sort_by(|a, b| a.0.cmp(&b.0));
+    json!({ "repositories": repositories.into_iter().map(|(_, value)| value).collect::<Vec<_>>() })
+}
+
+fn info(repo: &Repo) -> Result<Value, RepoError> {
+    let default = repo.default_commit()?;
+    let sums = match default {
+        Some(_) => Some(repo.commit("HEAD")?.sums("")?),
+        None => None,
+    };
+    let card = repo.card();
+    let (epoch, seq) = repo.version();
+    Ok(json!({
+        "repo": repo.full_name(),
+        "kind": repo.kind(),
+        "id": repo.id(),
+        "commit": default,
+        "refs": repo.refs()?,
+        "signer": repo.signer(),
+        "epoch": epoch,
+        "seq": seq,
+        "created_at": repo.created_at(),
+        "last_modified": repo.last_modified(),
+        "pinned": repo.is_pinned(),
+        "frozen": repo.is_frozen(),
+        "files": sums.map(|sums| sums.0),
+        "bytes": sums.map(|sums| sums.1),
+        "tags": card.tags,
+        "pipeline_tag": card.pipeline_tag,
+        "library_name": card.library_name,
+        "license": card.license,
+    }))
+}
+
+/// Finds a repository by `[models/|datasets/|spaces/][namespace/]name`; a bare name is looked for in this
+/// node's own namespace too, and in every kind.
+fn find(node: &Node, text: &str) -> Result<Repo, Failure> {
+    let prefixed = text.split_once('/').and_then(|(first, rest)| {
+        RepoKind::ALL.into_iter().find(|kind| kind.plural() == first).map(|kind| (kind, rest))
+    });
+    let (kinds, id) = match prefixed {
+        Some((kind, rest)) => (vec![kind], rest),
+        None => (RepoKind::ALL.to_vec(), text),
+    };
+    let own = format!("{}/{id}", node.namespace());
+    let ids = if id.contains('/') { vec![id] } else { vec![id, own.as_str()] };
+    let mut found = Vec::new();
+    for kind in kinds {
+        for id in &ids {
+            let mut id = (*id).to_owned();
+            // A rename answers with the name that holds now.
+            for _ in 0..2 {
+                match node.repos().find(kind, &id) {
+                    Ok(Found::Repo(repo)) => {
+                        found.push(repo);
+                        break;
+                    }
+                    Ok(Found::Redirect(next)) => id = next,
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+    found.dedup_by_key(|repo| repo.id());
+    match found.as_slice() {
+        [repo] => Ok(repo.clone()),
+        [] => Err(Failure {
+            error: format!("repository {text} not found"),
+            causes: Vec::new(),
+            hint: Some("`cairn ls` lists what this node holds".to_owned()),
+        }),
+        several => Err(Failure {
+            error: format!("{text} names {} repositories of different kinds", several.len()),
+            causes: Vec::new(),
+            hint: Some("put models/, datasets/ or spaces/ in front of it".to_owned()),
+        }),
+    }
+}
+
+fn pin(node: &Node, repo: &str, pinned: bool) -> Result<Value, Failure> {
+    let repo = find(node, repo)?;
+    if repo.is_pinned() != pinned {
+        let repository = repo.id();
+        let entry = if pinned {
+            JournalEntry::Pinned { repository }
+        } else {
+            JournalEntry::Unpinned { repository }
+        };
+        node.inner.journal.append(entry).map_err(|error| Failure::new(&error, None))?;
+        node.inner.repos.set_pinned(repository, pinned);
+    }
+    Ok(json!({ "repo": repo.full_name(), "kind": repo.kind(), "pinned": pinned }))
+}
+
+/// Says of each part of the data folder whether it is in order.
+fn doctor(node: &Inner, rebuild: bool) -> Result<Value, Failure> {
+    if rebuild {
+        node.store.rebuild_views().map_err(|error| Failure::new(&error, None))?;
+    }
+    let stats = node.store.stats();
+    let mut checks = vec![
+        json!({ "name": "format", "ok": true, "detail": format!("version {}", crate::folder::FORMAT) }),
+        json!({ "name": "keys", "ok": true, "detail": "node and namespace root, readable by their owner only, not sealed" }),
+        json!({
+            "name": "log", "ok": true,
+            "detail": format!("{} segments, {} bytes, every frame whole at start", stats.segments, stats.log_bytes),
+        }),
+    ];
+    let mut unreadable = Vec::new();
+    let mut repositories = 0;
+    for repo in RepoKind::ALL.into_iter().flat_map(|kind| node.repos.list(kind)) {
+        repositories += 1;
+        if let Err(error) = info(&repo) {
+            unreadable.push(format!("{}: {error}", repo.full_name()));
+        }
+    }
+    checks.push(json!({
+        "name": "repositories", "ok": unreadable.is_empty(),
+        "detail": if unreadable.is_empty() {
+            format!("{repositories} readable")
+        } else {
+            unreadable.join("; ")
+        },
+    }));
+    let free = free_bytes(node.folder.path());
+    checks.push(json!({
+        "name": "disk", "ok": free.is_none_or(|free| free >= FREE_BYTES_LOW),
+        "detail": free.map_or_else(|| "free space unknown".to_owned(), |free| format!("{free} bytes free")),
+    }));
+    let ok = checks.iter().all(|check| check["ok"] == true);
+    Ok(json!({ "ok": ok, "checks": checks, "rebuilt": rebuild }))
+}
+
+fn free_bytes(path: &std::path::Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn failed(error: &RepoError) -> Failure {
+    let hint = matches!(error, RepoError::Damaged(_) | RepoError::Store(_))
+        .then(|| "`cairn verify` names what is damaged; pushing the same files again heals it".into());
+    Failure::new(error, hint)
 }

@@ -11,36 +11,39 @@ use cairn_protocol::record::{Body, Record};
 
 use crate::node::Inner;
 use crate::repos::{RepoError, Repo, manifest_blobs};
-use crate::store::{StoreError, SweepReport};
+use crate::store::SweepReport;
 
 /// Frees what nothing names; with `dry_run` only says what that would be. Waits for pushes under way.
-pub(crate) fn collect(node: &Inner, dry_run: bool) -> Result<SweepReport, RepoError> {
-    let mut failed = None;
-    let report = node.store.sweep(dry_run, || match mark(node) {
-        Ok(live) => Some(live),
-        Err(error) => {
-            failed = Some(error);
-            None
-        }
-    });
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(report?),
-    }
+pub(crate) fn collect(node: &Inner, dry_run: bool) -> Result<(SweepReport, Kept), RepoError> {
+    let exclusive = node.store.exclusive();
+    let live = mark(node)?;
+    let before = node.store.stats();
+    let report = exclusive.sweep(&live, dry_run)?;
+    let kept = Kept {
+        blobs: before.blobs.saturating_sub(report.blobs),
+        bytes: before.bytes.saturating_sub(report.bytes),
+    };
+    Ok((report, kept))
+}
+
+/// What a collection leaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kept {
+    pub(crate) blobs: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Every blob that a head reaches: refs blobs, commits with their history, trees, manifests, contents, cards.
 fn mark(node: &Inner) -> Result<HashSet<Blake3>, RepoError> {
     let mut live = HashSet::new();
     // The refs blobs of older heads stay too: `verify` follows the whole chain.
-    node.store.each_record(&mut |envelope| {
+    node.store.records(&mut |envelope| {
         if let Ok(record) = Record::parse_trusted(envelope)
             && let Body::Head(head) = record.body()
         {
             live.insert(head.refs);
             live.extend(head.card.text);
         }
-        Ok::<(), StoreError>(())
     })?;
     for repo in RepoKind::ALL.into_iter().flat_map(|kind| node.repos.list(kind)) {
         mark_repo(node, &repo, &mut live)?;

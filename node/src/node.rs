@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
-use base64::Engine as _;
 use cairn_protocol::accept::Verdict;
 use cairn_protocol::hash::{Blake3, NamespaceId, RepositoryId};
 use cairn_protocol::key::PublicKey;
@@ -212,11 +211,9 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
                 local.pinned.remove(&repository);
             }
             JournalEntry::Signed { repository, envelope, .. } => {
-                let envelope = base64::engine::general_purpose::STANDARD
-                    .decode(envelope)
-                    .map_err(|error| SpawnError::Record(format!("in the journal: {error}")))?;
                 local.signed.insert(repository, envelope);
             }
+            JournalEntry::Alias { .. } => {}
         }
     }
     Ok((journal, local))
@@ -255,7 +252,7 @@ fn found_namespace(keys: &Keys, store: &Store, repos: &Repos) -> Result<Namespac
     let record = Record::sign(header, body, &[&keys.root])
         .map_err(|error| SpawnError::Record(format!("of the new namespace: {error}")))?;
     let mut batch = store.batch();
-    batch.record(record.envelope().to_vec())?;
+    batch.record(record.envelope().to_vec());
     batch.commit()?;
     match repos.load(&record) {
         Verdict::Accepted => Ok(NamespaceId::from(record.id())),

@@ -208,8 +208,8 @@ pub(crate) fn push(
         }
         .encode();
         let entry_hash = Blake3::of(&entry);
-        batch.put_object(object.into(), oid)?;
-        batch.put(entry.into())?;
+        batch.put(object.into());
+        batch.put(entry.into());
         let change = home::Change {
             new: RefTarget { oid, entry: entry_hash, tags: Vec::new() },
             card: contents.card,

@@ -10,25 +10,23 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use cairn_protocol::attributes::{Attributes, Storage, decide, default_attributes};
 use cairn_protocol::card::{self, Card};
-use cairn_protocol::git::{ObjectKind, object_oid};
 use cairn_protocol::hash::{Blake3, GitOid, Sha256};
 use cairn_protocol::limits::{CARD_BYTES_MAX, FLAT_BYTES_MIN, SAMPLE_BYTES};
 use cairn_protocol::name::RepoKind;
 use cairn_protocol::path::RepoPath;
-use sha2::Digest as _;
 
 use super::PublishError;
 use super::tree::Stored;
 use super::walk::{Files, Found, Stamp};
 use crate::control::Progress;
 use crate::node::Inner;
-use crate::store::{Batch, Store, StoreError, View};
+use crate::store::{Batch, Digests, Store, StoreError, View};
 
 const ATTRIBUTES: &str = ".gitattributes";
 /// Bytes of one `.gitattributes`; a longer one is refused.
 const ATTRIBUTES_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of small files that are held until they are written in one go.
-const BATCH_BYTES_MAX: usize = 16 << 20;
+const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// A file this young may change again without its times showing it (they move in kernel ticks).
 const SETTLED_NS: i128 = 50_000_000;
 /// Bytes of a remembered file: 32 + 32 + 1 + 20.
@@ -139,21 +137,21 @@ impl Import<'_> {
         let storage = decide(&self.attributes, path, found.stamp.size, &sample[..sampled]);
         let regular = storage == Storage::Regular;
         let key = memory_key(&found.source);
-        if let Some(stored) = self.remembered(&key, found, regular) {
+        if let Some(stored) = self.remembered(&key, found, regular)? {
             self.contents.reused_files += 1;
             self.contents.files.insert(path.clone(), stored);
             return Ok(());
         }
         let opened_at = now_ns();
         let size = found.stamp.size;
-        let held = self.store.stats().bytes;
         let stored = if size < FLAT_BYTES_MIN {
             let bytes = read(&mut file, found)?;
             self.small(bytes.into(), regular, found.executable)?
         } else {
+            let held = self.store.stats().bytes;
             let imported = self.store.import(file, size, regular, report);
             let digests = imported.map_err(|error| match error {
-                StoreError::Changed => PublishError::Changed { path: found.source.clone() },
+                StoreError::Changed { .. } => PublishError::Changed { path: found.source.clone() },
                 other => other.into(),
             })?;
             self.contents.new_bytes += self.store.stats().bytes.saturating_sub(held);
@@ -185,14 +183,10 @@ impl Import<'_> {
         regular: bool,
         executable: bool,
     ) -> Result<Stored, PublishError> {
-        let size = bytes.len() as u64;
-        let git = regular.then(|| object_oid(ObjectKind::Blob, &bytes));
-        let sha256 = Sha256::from_bytes(sha2::Sha256::digest(&bytes).into());
-        let blake3 = Blake3::of(&bytes);
-        if !self.store.contains(&blake3) {
+        let Digests { blake3, sha256, git, size } = self.batch.put_with(bytes, regular)?;
+        if !self.store.contains(&blake3)? {
             self.contents.new_bytes += size;
         }
-        self.batch.put_content(bytes, sha256, git)?;
         if self.batch.len_bytes() > BATCH_BYTES_MAX {
             std::mem::replace(&mut self.batch, self.store.batch()).commit()?;
         }
@@ -228,20 +222,17 @@ impl Import<'_> {
     }
 
     /// What was learnt of this very file before, if nothing about it changed and its content is still here.
-    fn remembered(&self, key: &[u8], found: &Found, regular: bool) -> Option<Stored> {
-        let value = self.view.get(key)?;
-        let (stamp, facts) = value.split_at_checked(32)?;
-        if stamp != stamp_digest(&found.stamp) || facts.len() != REMEMBERED_BYTES {
-            return None;
-        }
-        let blake3 = Blake3::from_bytes(facts[..32].try_into().ok()?);
-        let sha256 = Sha256::from_bytes(facts[32..64].try_into().ok()?);
-        let git = (facts[64] == 1).then(|| facts[65..85].try_into().map(GitOid::from_bytes).ok())?;
-        if regular != git.is_some() || !self.store.contains(&blake3) {
-            return None;
-        }
-        let size = found.stamp.size;
-        Some(Stored { size, blake3, sha256, git, executable: found.executable })
+    fn remembered(
+        &self,
+        key: &[u8],
+        found: &Found,
+        regular: bool,
+    ) -> Result<Option<Stored>, PublishError> {
+        let Some(stored) = self.view.get(key).and_then(|value| recall(&value, found)) else {
+            return Ok(None);
+        };
+        let usable = regular == stored.git.is_some() && self.store.contains(&stored.blake3)?;
+        Ok(usable.then_some(stored))
     }
 
     fn remember(&self, key: &[u8], found: &Found, stored: &Stored) {
@@ -252,6 +243,22 @@ impl Import<'_> {
         value.extend_from_slice(stored.git.unwrap_or(GitOid::from_bytes([0; 20])).as_bytes());
         self.view.put(key, &value);
     }
+}
+
+/// Reads back what [`Import::remember`] wrote, if the file is still as it was then.
+fn recall(value: &[u8], found: &Found) -> Option<Stored> {
+    let (stamp, facts) = value.split_at_checked(32)?;
+    if stamp != stamp_digest(&found.stamp) || facts.len() != REMEMBERED_BYTES {
+        return None;
+    }
+    let git = GitOid::from_bytes(facts[65..].try_into().ok()?);
+    Some(Stored {
+        size: found.stamp.size,
+        blake3: Blake3::from_bytes(facts[..32].try_into().ok()?),
+        sha256: Sha256::from_bytes(facts[32..64].try_into().ok()?),
+        git: (facts[64] == 1).then_some(git),
+        executable: found.executable,
+    })
 }
 
 fn open(found: &Found) -> Result<File, PublishError> {

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
 use cairn_protocol::card::Card;
 use cairn_protocol::hash::{Blake3, GitOid, RecordId, RepositoryId};
 use cairn_protocol::name::NamespaceName;
 use cairn_protocol::record::{self, Body, Header, Link, NamesTarget, Record};
 use cairn_protocol::refs::{RefTarget, Refs};
-use data_encoding::HEXLOWER;
 
 use super::{PublishError, Target};
 use crate::journal::Entry as JournalEntry;
 use crate::node::{Inner, now_s};
-use crate::repos::{EntryKind, RepoError};
+use crate::repos::RepoError;
 use crate::store::{Batch, StoreError};
 
 /// Bytes of a kept `.gitattributes` that a push reads.
@@ -116,9 +114,7 @@ pub(super) fn sign(
         .refs
         .with_change(target.reference.clone(), current.commit, Some(change.new.clone()))
         .map_err(|error| PublishError::Invalid(error.to_string()))?;
-    let refs_bytes = refs.encode();
-    let refs_hash = Blake3::of(&refs_bytes);
-    batch.put(refs_bytes.into())?;
+    let refs_hash = batch.put(refs.encode().into());
 
     let mut records = Vec::new();
     let (epoch, home) = (node.epoch(), &node.keys.node);
@@ -141,7 +137,7 @@ pub(super) fn sign(
     let change_id = signed_change.id();
     records.push(signed_change);
     for record in &records {
-        batch.record(record.envelope().to_vec())?;
+        batch.record(record.envelope().to_vec());
     }
     batch.commit()?;
     for record in &records {
@@ -176,8 +172,8 @@ pub(super) fn sign(
         repository,
         epoch,
         seq,
-        record: head.id(),
-        envelope: base64::engine::general_purpose::STANDARD.encode(head.envelope()),
+        id: head.id(),
+        envelope: head.envelope().to_vec(),
     })?;
     take_head(node, &head)?;
     Ok(seq)
@@ -185,7 +181,7 @@ pub(super) fn sign(
 
 fn take_head(node: &Inner, head: &Record) -> Result<(), PublishError> {
     let mut batch = node.store.batch();
-    batch.record(head.envelope().to_vec())?;
+    batch.record(head.envelope().to_vec());
     batch.commit()?;
     let verdict = node.repos.take(head);
     if matches!(verdict, cairn_protocol::accept::Verdict::Accepted) {

@@ -63,7 +63,8 @@ fn write_folder(
     let mut entries = Vec::with_capacity(folder.files.len() + folder.folders.len());
     for (name, below) in &folder.folders {
         let (oid, manifest) = write_folder(batch, below, &format!("{path}{name}/"))?;
-        let entry = entry(name, Mode::Directory, oid, EntryKind::Directory);
+        let mode = Mode::Directory.octal();
+        let entry = ManifestEntry::new(*name, mode, oid, EntryKind::Directory);
         entries.push(ManifestEntry { manifest: Some(manifest), ..entry });
     }
     for (name, stored) in &folder.files {
@@ -77,7 +78,7 @@ fn write_folder(
             size: Some(stored.size),
             sha256: Some(stored.sha256),
             blake3: Some(stored.blake3),
-            ..entry(name, mode, oid, kind)
+            ..ManifestEntry::new(*name, mode.octal(), oid, kind)
         });
     }
     let tree: Vec<TreeEntry> = entries
@@ -94,25 +95,7 @@ fn write_folder(
     };
     let bytes = encode_tree(tree).map_err(|error| invalid(&error))?;
     let oid = object_oid(ObjectKind::Tree, &bytes);
-    let manifest = Manifest::new(Blake3::of(&bytes), entries).encode();
-    let hash = Blake3::of(&manifest);
-    batch.put_object(bytes.into(), oid)?;
-    batch.put(manifest.into())?;
-    Ok((oid, hash))
-}
-
-fn entry(name: &str, mode: Mode, oid: GitOid, kind: EntryKind) -> ManifestEntry {
-    ManifestEntry {
-        name: name.as_bytes().to_vec(),
-        mode: mode.octal(),
-        oid,
-        kind,
-        size: None,
-        sha256: None,
-        blake3: None,
-        xet: None,
-        manifest: None,
-        pointer: None,
-        unknown: Vec::new(),
-    }
+    let manifest = Manifest::new(Blake3::of(&bytes), entries).map_err(|error| invalid(&error))?;
+    batch.put(bytes.into());
+    Ok((oid, batch.put(manifest.encode().into())))
 }

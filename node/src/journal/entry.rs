@@ -1,0 +1,60 @@
+//! What the journal can say.
+
+use cairn_protocol::hash::{RecordId, RepositoryId};
+use serde::{Deserialize, Serialize};
+
+/// One fact of local state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "entry", deny_unknown_fields)]
+pub enum Entry {
+    /// A repository's content is kept whatever `gc` does.
+    Pinned {
+        /// The repository.
+        repository: RepositoryId,
+    },
+    /// It is kept only as long as something names it.
+    Unpinned {
+        /// The repository.
+        repository: RepositoryId,
+    },
+    /// This home signed a head: "seq n = id", before the head left it.
+    Signed {
+        /// The repository.
+        repository: RepositoryId,
+        /// Epoch of the head.
+        epoch: u64,
+        /// Seq of the head.
+        seq: u64,
+        /// The head's record id.
+        id: RecordId,
+        /// The head's envelope, so that a start can add it to the log where a crash kept it out.
+        #[serde(with = "base64")]
+        envelope: Vec<u8>,
+    },
+    /// A local name.
+    Alias {
+        /// The name.
+        name: String,
+        /// What it leads to; nothing where it was taken back.
+        target: Option<String>,
+    },
+}
+
+/// Padded standard base64.
+mod base64 {
+    use data_encoding::BASE64;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        BASE64
+            .decode(text.as_bytes())
+            .map_err(serde::de::Error::custom)
+    }
+}
