@@ -6,7 +6,6 @@
 pub mod hash;
 pub mod limits;
 pub mod name;
-
 pub mod path;
 
 pub mod format;
@@ -19,3 +18,8 @@ pub mod manifest;
 pub mod piece;
 pub mod pointer;
 pub mod refs;
+
+pub mod envelope;
+pub mod json;
+pub mod key;
+pub mod record;
