@@ -327,11 +327,11 @@ mod tests {
         assert!(kind(EntryKind::File, 0o100_644, &|_| {}));
         assert!(kind(EntryKind::File, 0o100_755, &size));
         assert!(!kind(EntryKind::File, 0o100_644, &|entry| entry.blake3 =
-            blake3(1)));
+            Some(blake3(1))));
         assert!(!kind(EntryKind::File, 0o100_644, &|entry| entry.pointer =
-            blake3(1)));
+            Some(blake3(1))));
         assert!(!kind(EntryKind::File, 0o100_644, &|entry| entry.manifest =
-            blake3(1)));
+            Some(blake3(1))));
         assert!(!kind(EntryKind::File, 0o100_664, &size));
         // An LFS file's pointer says size and SHA-256.
         assert!(!kind(EntryKind::Lfs, 0o100_644, &size));
@@ -352,7 +352,7 @@ mod tests {
         assert!(!kind(EntryKind::Directory, 0o040_000, &|_| {}));
         assert!(kind(EntryKind::Directory, 0o040_000, &|entry| entry
             .manifest =
-            blake3(1)));
+            Some(blake3(1))));
         assert!(!kind(EntryKind::Directory, 0o040_000, &|entry| {
             entry.manifest = Some(blake3(1));
             size(entry);
