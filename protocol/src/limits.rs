@@ -49,11 +49,12 @@ pub const REGULAR_BYTES_MAX: u64 = 10 << 20;
 /// Bytes of a file's start that decide whether it is binary (the hub's preupload sample).
 pub const SAMPLE_BYTES: usize = 512;
 /// Bytes of one `.gitattributes` file; lines beyond it have no effect.
-pub const ATTRIBUTES_BYTES_MAX: usize = 256 << 10;
+pub const ATTRIBUTES_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one line of `.gitattributes` from which on git ignores it, and so do we.
 pub const ATTRIBUTES_LINE_BYTES_MAX: usize = 2048;
-/// `.gitattributes` files of one commit; further ones have no effect.
-pub const ATTRIBUTES_FILES_MAX: usize = 1_000;
+/// `**` in one pattern of `.gitattributes`, since each multiplies the time to match; a line with more
+/// has no effect.
+pub const ATTRIBUTES_DOUBLE_STARS_MAX: usize = 4;
 /// Bytes of a model card that are parsed; the rest of a longer one is text without meaning to us.
 pub const CARD_BYTES_MAX: usize = 1 << 20;
 /// Nesting of a model card; a deeper one is not parsed, with a warning.
