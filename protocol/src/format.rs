@@ -63,11 +63,11 @@ impl<'a> Reader<'a> {
     /// Checks the length and the magic, and stands behind it.
     pub(crate) fn new(
         what: &'static str,
-        magic: &[u8; 8],
+        magic: [u8; 8],
         bytes: &'a [u8],
     ) -> Result<Self, FormatError> {
         check_count(what, "bytes", bytes.len(), crate::limits::OBJECT_BYTES_MAX)?;
-        match bytes.strip_prefix(magic) {
+        match bytes.strip_prefix(&magic) {
             Some(rest) => Ok(Self { what, rest }),
             None => Err(FormatError::Magic(what)),
         }
@@ -130,11 +130,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Bytes not taken yet: no honest count of fields exceeds it.
-    pub(crate) fn remaining(&self) -> usize {
-        self.rest.len()
-    }
-
     /// Refuses bytes after the last field.
     pub(crate) fn finish(self) -> Result<(), FormatError> {
         match self.rest.len() {
@@ -184,4 +179,12 @@ pub(crate) fn write_known(out: &mut Vec<u8>, hash: Option<&Blake3>) {
             out.extend_from_slice(hash.as_bytes());
         }
     }
+}
+
+/// A count or length that a check has bounded, in the size that the format gives it.
+pub(crate) fn small<N: TryFrom<usize>>(count: usize) -> N {
+    let Ok(small) = N::try_from(count) else {
+        panic!("invariant: {count} was checked against its limit");
+    };
+    small
 }

@@ -10,6 +10,7 @@ mod tree;
 use sha1_checked::{Digest, Sha1};
 
 pub use commit::{CommitObject, NewCommit, Signature};
+pub(crate) use tree::{Key, check_entries, order, write_sorted};
 pub use tree::{Mode, TreeEntry, encode_tree, parse_tree};
 
 use crate::hash::GitOid;

@@ -14,6 +14,8 @@ pub const PATH_DEPTH_MAX: usize = 32;
 pub const REF_NAME_BYTES_MAX: usize = 255;
 /// Refs of one repository; a change that adds one more is refused.
 pub const REFS_MAX: usize = 10_000;
+/// Tag objects between a ref and its commit (a tag of a tag of …); deeper ones are refused.
+pub const TAG_DEPTH_MAX: usize = 16;
 /// Entries of one directory; a larger tree is refused.
 pub const DIRECTORY_ENTRIES_MAX: usize = 100_000;
 /// Files of one commit; a larger push is refused.
@@ -46,5 +48,22 @@ pub const PIECE_BYTES: u64 = 1 << 20;
 pub const REGULAR_BYTES_MAX: u64 = 10 << 20;
 /// Bytes of a file's start that decide whether it is binary (the hub's preupload sample).
 pub const SAMPLE_BYTES: usize = 512;
+/// Bytes of one `.gitattributes` file; lines beyond it have no effect.
+pub const ATTRIBUTES_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one line of `.gitattributes` from which on git ignores it, and so do we.
+pub const ATTRIBUTES_LINE_BYTES_MAX: usize = 2048;
+/// `**` in one pattern of `.gitattributes`, since each multiplies the time to match; a line with more
+/// has no effect.
+pub const ATTRIBUTES_DOUBLE_STARS_MAX: usize = 4;
 /// Bytes of a model card that are parsed; the rest of a longer one is text without meaning to us.
 pub const CARD_BYTES_MAX: usize = 1 << 20;
+/// Nesting of a model card; a deeper one is not parsed, with a warning.
+pub const CARD_DEPTH_MAX: usize = 32;
+/// Nodes of a model card, aliases expanded; one with more is not parsed, with a warning.
+pub const CARD_NODES_MAX: usize = 100_000;
+/// Tags that a head takes over from a card; further ones are only in the card itself.
+pub const HEAD_TAGS_MAX: usize = 64;
+/// Bytes of all that a head takes over from a card; tags that don't fit are only in the card itself.
+pub const HEAD_CARD_BYTES_MAX: usize = 2 << 10;
+/// Bytes of one token that a head takes over from a card; longer ones are only in the card itself.
+pub const TOKEN_BYTES_MAX: usize = 96;
