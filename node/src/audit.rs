@@ -70,7 +70,10 @@ pub(crate) fn verify(
     let chains = audit.records(only)?;
     let repos: Vec<Repo> = match only {
         Some(repo) => vec![repo.clone()],
-        None => RepoKind::ALL.into_iter().flat_map(|kind| node.repos.list(kind)).collect(),
+        None => RepoKind::ALL
+            .into_iter()
+            .flat_map(|kind| node.repos.list(kind))
+            .collect(),
     };
     for repo in &repos {
         audit.repo(repo, chains.get(&repo.id()));
@@ -132,7 +135,9 @@ impl Audit<'_> {
                 Body::Head(head) => {
                     let header = record.header();
                     let seq = header.chain.as_ref().map_or(0, |link| link.seq);
-                    chain.heads.insert((header.epoch, seq), (record.id(), head.clone()));
+                    chain
+                        .heads
+                        .insert((header.epoch, seq), (record.id(), head.clone()));
                 }
                 Body::Change(change) => {
                     chain.changes.insert(record.id(), change.clone());
@@ -162,9 +167,10 @@ impl Audit<'_> {
     fn chain(&mut self, repo: &Repo, chain: &Chain) {
         let mut before = Refs::default();
         for (id, head) in chain.heads.values() {
-            let refs = match self.checked(repo, &head.refs, "refs blob", None).map(|bytes| {
-                Refs::decode(&bytes).map_err(|error| error.to_string())
-            }) {
+            let refs = match self
+                .checked(repo, &head.refs, "refs blob", None)
+                .map(|bytes| Refs::decode(&bytes).map_err(|error| error.to_string()))
+            {
                 Some(Ok(refs)) => refs,
                 Some(Err(reason)) => {
                     self.wrong(repo, Some(head.refs), &reason, None, None);
@@ -191,7 +197,13 @@ impl Audit<'_> {
         if let Some(bytes) = self.checked(repo, &entry.object, "commit object", None) {
             let object = CommitObject::parse(&bytes);
             if object_oid(ObjectKind::Commit, &bytes) != entry.commit {
-                self.wrong(repo, Some(entry.object), "is not the commit it stands for", None, None);
+                self.wrong(
+                    repo,
+                    Some(entry.object),
+                    "is not the commit it stands for",
+                    None,
+                    None,
+                );
             }
             if let (Ok(object), Some(manifest)) = (object, entry.manifest) {
                 self.folder(repo, &manifest, object.tree, "");
@@ -204,7 +216,9 @@ impl Audit<'_> {
         if !self.folders.insert(*hash) {
             return;
         }
-        let Some(bytes) = self.checked(repo, hash, "manifest", Some(prefix)) else { return };
+        let Some(bytes) = self.checked(repo, hash, "manifest", Some(prefix)) else {
+            return;
+        };
         let manifest = match Manifest::decode(&bytes) {
             Ok(manifest) => manifest,
             Err(error) => {
@@ -213,7 +227,13 @@ impl Audit<'_> {
         };
         let object = manifest.tree_bytes();
         if Blake3::of(&object) != manifest.tree || object_oid(ObjectKind::Tree, &object) != tree {
-            self.wrong(repo, Some(*hash), "is not the tree it stands for", Some(prefix), None);
+            self.wrong(
+                repo,
+                Some(*hash),
+                "is not the tree it stands for",
+                Some(prefix),
+                None,
+            );
         }
         self.checked(repo, &manifest.tree, "tree object", Some(prefix));
         for entry in &manifest.entries {
@@ -233,18 +253,30 @@ impl Audit<'_> {
         if !self.sound(repo, &hash, "content", Some(path)) {
             return;
         }
-        let Ok(Some(digests)) = self.node.store.digests(&hash) else { return };
+        let Ok(Some(digests)) = self.node.store.digests(&hash) else {
+            return;
+        };
         let oid = match (entry.kind, digests.git) {
-            (EntryKind::Lfs, _) => {
-                entry.sha256.map(|sha256| Pointer { sha256, size: digests.size }.oid())
-            }
+            (EntryKind::Lfs, _) => entry.sha256.map(|sha256| {
+                Pointer {
+                    sha256,
+                    size: digests.size,
+                }
+                .oid()
+            }),
             (_, git) => git,
         };
         let fits = entry.size == Some(digests.size)
             && entry.sha256 == Some(digests.sha256)
             && oid.is_none_or(|oid| oid == entry.oid);
         if !fits {
-            self.wrong(repo, Some(hash), "digests differ from the manifest's", Some(path), None);
+            self.wrong(
+                repo,
+                Some(hash),
+                "digests differ from the manifest's",
+                Some(path),
+                None,
+            );
         }
     }
 
@@ -252,7 +284,11 @@ impl Audit<'_> {
     fn everything(&mut self) -> Result<(), RepoError> {
         let progress = &mut self.progress;
         let findings = self.node.store.verify_all(&mut |done, total| {
-            progress(Progress { what: "verifying".to_owned(), done, total });
+            progress(Progress {
+                what: "verifying".to_owned(),
+                done,
+                total,
+            });
         })?;
         for finding in findings {
             let path = Some(finding.path.display().to_string());
@@ -277,8 +313,12 @@ impl Audit<'_> {
 
     /// Damage that no repository's walk met.
     fn unnamed(&mut self) {
-        let named: HashSet<String> =
-            self.report.damaged.iter().map(|damage| damage.hash.clone()).collect();
+        let named: HashSet<String> = self
+            .report
+            .damaged
+            .iter()
+            .map(|damage| damage.hash.clone())
+            .collect();
         for (hash, wrong) in &self.blobs {
             if let Some((reason, path)) = wrong
                 && !named.contains(&hash.to_hex())
@@ -350,7 +390,10 @@ impl Audit<'_> {
     }
 
     fn size(&self, hash: &Blake3) -> u64 {
-        self.node.store.content(hash).map_or(0, |content| content.size())
+        self.node
+            .store
+            .content(hash)
+            .map_or(0, |content| content.size())
     }
 
     fn wrong(
@@ -382,8 +425,13 @@ fn follows(
 ) -> Result<(), String> {
     let mut refs = before.clone();
     for id in &head.changes {
-        let change = changes.get(id).ok_or_else(|| format!("change {id} is not stored"))?;
-        let name = change.reference.parse().map_err(|_| format!("change {id} names no ref"))?;
+        let change = changes
+            .get(id)
+            .ok_or_else(|| format!("change {id} is not stored"))?;
+        let name = change
+            .reference
+            .parse()
+            .map_err(|_| format!("change {id} names no ref"))?;
         let target = match change.new {
             Some(oid) => {
                 let target = after.0.get(&name).filter(|target| target.oid == oid);
@@ -395,7 +443,13 @@ fn follows(
             }
             None => None,
         };
-        refs = refs.with_change(name, change.old, target).map_err(|error| error.to_string())?;
+        refs = refs
+            .with_change(&name, change.old, target)
+            .map_err(|error| error.to_string())?;
     }
-    if refs == *after { Ok(()) } else { Err("its refs are not what its changes make".to_owned()) }
+    if refs == *after {
+        Ok(())
+    } else {
+        Err("its refs are not what its changes make".to_owned())
+    }
 }

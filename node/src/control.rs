@@ -106,7 +106,11 @@ impl Failure {
             causes.push(error.to_string());
             cause = error.source();
         }
-        Self { error: error.to_string(), causes, hint }
+        Self {
+            error: error.to_string(),
+            causes,
+            hint,
+        }
     }
 }
 
@@ -122,9 +126,23 @@ pub fn execute(
     let inner = &node.inner;
     match request {
         Request::Status => Ok(status(inner)),
-        Request::Push { dir, repo, kind, reference, message } => {
-            push(node, &PushRequest { dir, repo, kind, reference, message }, progress)
-        }
+        Request::Push {
+            dir,
+            repo,
+            kind,
+            reference,
+            message,
+        } => push(
+            node,
+            &PushRequest {
+                dir,
+                repo,
+                kind,
+                reference,
+                message,
+            },
+            progress,
+        ),
         Request::Ls { kind } => Ok(ls(inner, kind)),
         Request::Info { repo } => info(&find(node, &repo)?).map_err(|error| failed(&error)),
         Request::Verify { repo } => {
@@ -162,9 +180,15 @@ fn json<T: Serialize>(value: &T) -> Value {
 
 fn status(node: &Inner) -> Value {
     let stats = node.store.stats();
-    let url = node.gateway_url.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let repositories: usize =
-        RepoKind::ALL.into_iter().map(|kind| node.repos.list(kind).len()).sum();
+    let url = node
+        .gateway_url
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let repositories: usize = RepoKind::ALL
+        .into_iter()
+        .map(|kind| node.repos.list(kind).len())
+        .sum();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "format": crate::folder::FORMAT,
@@ -193,15 +217,20 @@ fn push(
             PublishError::Path(_) | PublishError::Refused { .. } => {
                 Some("rename or remove it, or name it in .gitignore, and push again".to_owned())
             }
-            PublishError::Store(StoreError::Full { .. }) => {
-                Some("free disk space or run `cairn gc`, and push again: nothing was published".into())
-            }
+            PublishError::Store(StoreError::Full { .. }) => Some(
+                "free disk space or run `cairn gc`, and push again: nothing was published".into(),
+            ),
             PublishError::Read { .. } => Some("check that it exists and may be read".to_owned()),
             _ => None,
         };
         Failure::new(&error, hint)
     })?;
-    let url = node.inner.gateway_url.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let url = node
+        .inner
+        .gateway_url
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
     let mut value = json(&pushed);
     value["url"] = url
         .map(|url| match pushed.kind {
@@ -214,7 +243,10 @@ fn push(
 
 fn ls(node: &Inner, only: Option<RepoKind>) -> Value {
     let mut repositories: Vec<(String, Value)> = Vec::new();
-    for kind in RepoKind::ALL.into_iter().filter(|kind| only.is_none_or(|only| only == *kind)) {
+    for kind in RepoKind::ALL
+        .into_iter()
+        .filter(|kind| only.is_none_or(|only| only == *kind))
+    {
         for repo in node.repos.list(kind) {
             let commit = repo.default_commit().ok().flatten();
             let sums = repo.commit("HEAD").and_then(|commit| commit.sums("")).ok();
@@ -271,14 +303,21 @@ fn info(repo: &Repo) -> Result<Value, RepoError> {
 /// node's own namespace too, and in every kind.
 fn find(node: &Node, text: &str) -> Result<Repo, Failure> {
     let prefixed = text.split_once('/').and_then(|(first, rest)| {
-        RepoKind::ALL.into_iter().find(|kind| kind.plural() == first).map(|kind| (kind, rest))
+        RepoKind::ALL
+            .into_iter()
+            .find(|kind| kind.plural() == first)
+            .map(|kind| (kind, rest))
     });
     let (kinds, id) = match prefixed {
         Some((kind, rest)) => (vec![kind], rest),
         None => (RepoKind::ALL.to_vec(), text),
     };
     let own = format!("{}/{id}", node.namespace());
-    let ids = if id.contains('/') { vec![id] } else { vec![id, own.as_str()] };
+    let ids = if id.contains('/') {
+        vec![id]
+    } else {
+        vec![id, own.as_str()]
+    };
     let mut found = Vec::new();
     for kind in kinds {
         for id in &ids {
@@ -305,7 +344,10 @@ fn find(node: &Node, text: &str) -> Result<Repo, Failure> {
             hint: Some("`cairn ls` lists what this node holds".to_owned()),
         }),
         several => Err(Failure {
-            error: format!("{text} names {} repositories of different kinds", several.len()),
+            error: format!(
+                "{text} names {} repositories of different kinds",
+                several.len()
+            ),
             causes: Vec::new(),
             hint: Some("put models/, datasets/ or spaces/ in front of it".to_owned()),
         }),
@@ -321,7 +363,10 @@ fn pin(node: &Node, repo: &str, pinned: bool) -> Result<Value, Failure> {
         } else {
             JournalEntry::Unpinned { repository }
         };
-        node.inner.journal.append(entry).map_err(|error| Failure::new(&error, None))?;
+        node.inner
+            .journal
+            .append(entry)
+            .map_err(|error| Failure::new(&error, None))?;
         node.inner.repos.set_pinned(repository, pinned);
     }
     Ok(json!({ "repo": repo.full_name(), "kind": repo.kind(), "pinned": pinned }))
@@ -330,7 +375,9 @@ fn pin(node: &Node, repo: &str, pinned: bool) -> Result<Value, Failure> {
 /// Says of each part of the data folder whether it is in order.
 fn doctor(node: &Inner, rebuild: bool) -> Result<Value, Failure> {
     if rebuild {
-        node.store.rebuild_views().map_err(|error| Failure::new(&error, None))?;
+        node.store
+            .rebuild_views()
+            .map_err(|error| Failure::new(&error, None))?;
     }
     let stats = node.store.stats();
     let mut checks = vec![
@@ -343,7 +390,10 @@ fn doctor(node: &Inner, rebuild: bool) -> Result<Value, Failure> {
     ];
     let mut unreadable = Vec::new();
     let mut repositories = 0;
-    for repo in RepoKind::ALL.into_iter().flat_map(|kind| node.repos.list(kind)) {
+    for repo in RepoKind::ALL
+        .into_iter()
+        .flat_map(|kind| node.repos.list(kind))
+    {
         repositories += 1;
         if let Err(error) = info(&repo) {
             unreadable.push(format!("{}: {error}", repo.full_name()));
@@ -372,7 +422,8 @@ fn free_bytes(path: &std::path::Path) -> Option<u64> {
 }
 
 fn failed(error: &RepoError) -> Failure {
-    let hint = matches!(error, RepoError::Damaged(_) | RepoError::Store(_))
-        .then(|| "`cairn verify` names what is damaged; pushing the same files again heals it".into());
+    let hint = matches!(error, RepoError::Damaged(_) | RepoError::Store(_)).then(|| {
+        "`cairn verify` names what is damaged; pushing the same files again heals it".into()
+    });
     Failure::new(error, hint)
 }

@@ -41,16 +41,25 @@ impl Folder {
             .map_err(|source| io("open", &lock_path, source))?;
         if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             return Err(if error == rustix::io::Errno::WOULDBLOCK {
-                SpawnError::Locked { path: path.to_owned() }
+                SpawnError::Locked {
+                    path: path.to_owned(),
+                }
             } else {
                 io("lock", &lock_path, error.into())
             });
         }
         // Somebody may have written the version while this process waited for its turn.
         if !known && !check_format(path)? {
-            write_durably(&path.join("format"), format!("{FORMAT}\n").as_bytes(), 0o644)?;
+            write_durably(
+                &path.join("format"),
+                format!("{FORMAT}\n").as_bytes(),
+                0o644,
+            )?;
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// The folder itself.
@@ -73,26 +82,39 @@ impl Folder {
 fn check_format(path: &Path) -> Result<bool, SpawnError> {
     let file = path.join("format");
     let text = match fs::read(&file) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).trim().chars().take(40).collect::<String>(),
+        Ok(bytes) => String::from_utf8_lossy(&bytes)
+            .trim()
+            .chars()
+            .take(40)
+            .collect::<String>(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(io("read", &file, source)),
     };
     match text.parse::<u32>() {
         Ok(version) if version == FORMAT => Ok(true),
-        _ => Err(SpawnError::NewerFormat { path: path.to_owned(), found: text, known: FORMAT }),
+        _ => Err(SpawnError::NewerFormat {
+            path: path.to_owned(),
+            found: text,
+            known: FORMAT,
+        }),
     }
 }
 
 /// Writes a file whole or not at all: temporary name, fsync, rename, fsync of the folder.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SpawnError> {
     let temporary = path.with_extension("tmp");
-    let folder = path.parent().expect("invariant: a file in the data folder has a parent");
+    let folder = path
+        .parent()
+        .expect("invariant: a file in the data folder has a parent");
     let write = || -> std::io::Result<()> {
         if temporary.exists() {
             fs::remove_file(&temporary)?;
         }
-        let mut file =
-            OpenOptions::new().create_new(true).write(true).mode(mode).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(mode)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -102,5 +124,9 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<(), 
 }
 
 fn io(operation: &'static str, path: &Path, source: std::io::Error) -> SpawnError {
-    SpawnError::Store(StoreError::Io { operation, path: path.to_owned(), source })
+    SpawnError::Store(StoreError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    })
 }

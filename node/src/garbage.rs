@@ -10,7 +10,7 @@ use cairn_protocol::name::RepoKind;
 use cairn_protocol::record::{Body, Record};
 
 use crate::node::Inner;
-use crate::repos::{RepoError, Repo, manifest_blobs};
+use crate::repos::{Repo, RepoError, manifest_blobs};
 use crate::store::SweepReport;
 
 /// Frees what nothing names; with `dry_run` only says what that would be. Waits for pushes under way.
@@ -45,7 +45,10 @@ fn mark(node: &Inner) -> Result<HashSet<Blake3>, RepoError> {
             live.extend(head.card.text);
         }
     })?;
-    for repo in RepoKind::ALL.into_iter().flat_map(|kind| node.repos.list(kind)) {
+    for repo in RepoKind::ALL
+        .into_iter()
+        .flat_map(|kind| node.repos.list(kind))
+    {
         mark_repo(node, &repo, &mut live)?;
     }
     Ok(live)
@@ -53,7 +56,12 @@ fn mark(node: &Inner) -> Result<HashSet<Blake3>, RepoError> {
 
 fn mark_repo(node: &Inner, repo: &Repo, live: &mut HashSet<Blake3>) -> Result<(), RepoError> {
     let reader = node.repos.reader();
-    live.extend(repo.refs_blob()?.0.values().flat_map(|target| target.tags.iter().copied()));
+    live.extend(
+        repo.refs_blob()?
+            .0
+            .values()
+            .flat_map(|target| target.tags.iter().copied()),
+    );
     for entry_hash in repo.history()?.entries() {
         let entry = reader.commit_entry(&entry_hash)?;
         live.extend([entry_hash, entry.object]);

@@ -29,9 +29,14 @@ pub(crate) struct Keys {
 impl Keys {
     /// Reads the keys, making those that are not there yet.
     pub(crate) fn open(folder: &Path) -> Result<Self, SpawnError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-            SpawnError::Key { path: folder.to_owned(), reason: format!("cannot be made: {error}") }
-        })?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| SpawnError::Key {
+                path: folder.to_owned(),
+                reason: format!("cannot be made: {error}"),
+            })?;
         let node_seed = read_or_make(&folder.join("node.key"))?;
         let root_seed = read_or_make(&folder.join("root.key"))?;
         let peer_id = libp2p_identity::Keypair::ed25519_from_bytes(node_seed)
@@ -48,14 +53,21 @@ impl Keys {
 }
 
 fn read_or_make(path: &Path) -> Result<[u8; 32], SpawnError> {
-    let refuse = |reason: String| SpawnError::Key { path: path.to_owned(), reason };
+    let refuse = |reason: String| SpawnError::Key {
+        path: path.to_owned(),
+        reason,
+    };
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)
                 .map_err(|error| refuse(format!("no randomness from the system: {error}")))?;
-            write_durably(path, format!("{PREFIX}{}\n", HEXLOWER.encode(&seed)).as_bytes(), 0o600)?;
+            write_durably(
+                path,
+                format!("{PREFIX}{}\n", HEXLOWER.encode(&seed)).as_bytes(),
+                0o600,
+            )?;
             return Ok(seed);
         }
         Err(error) => return Err(refuse(format!("cannot be read: {error}"))),
@@ -76,6 +88,8 @@ fn read_or_make(path: &Path) -> Result<[u8; 32], SpawnError> {
         .and_then(|hex| HEXLOWER.decode(hex.as_bytes()).ok())
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| {
-            refuse(format!("is not `{PREFIX}` and 64 hex digits; restore it from a copy"))
+            refuse(format!(
+                "is not `{PREFIX}` and 64 hex digits; restore it from a copy"
+            ))
         })
 }

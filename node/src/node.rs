@@ -96,7 +96,7 @@ struct Local {
 impl Node {
     /// Opens (or makes) the data folder and brings the node up.
     pub fn spawn(config: Config) -> Result<Self, SpawnError> {
-        Self::spawn_on(config, Arc::new(RealFiles::default()))
+        Self::spawn_on(config, Arc::new(RealFiles))
     }
 
     /// The same over another implementation of the file operations; keys, format and lock use the real one.
@@ -104,17 +104,22 @@ impl Node {
         let folder = Folder::open(&config.data)?;
         let keys = Keys::open(&folder.keys())?;
         let mut records = Vec::new();
-        let options =
-            StoreOptions { view_cache_bytes: config.view_cache_bytes, ..StoreOptions::default() };
+        let options = StoreOptions {
+            view_cache_bytes: config.view_cache_bytes,
+            ..StoreOptions::default()
+        };
         // Verified before they were written, and checksummed since: signatures are not checked again here,
         // `verify` does that.
         let mut refused = None;
-        let store = Store::open(Arc::clone(&files), folder.path(), options, &mut |envelope| {
-            match Record::parse_trusted(envelope) {
+        let store = Store::open(
+            Arc::clone(&files),
+            folder.path(),
+            options,
+            &mut |envelope| match Record::parse_trusted(envelope) {
                 Ok(record) => records.push(record),
                 Err(error) => refused = Some(error.to_string()),
-            }
-        })?;
+            },
+        )?;
         if let Some(error) = refused {
             return Err(SpawnError::Record(error));
         }
@@ -144,7 +149,9 @@ impl Node {
         };
         publish::finish_signed(&inner, &local.signed)
             .map_err(|error| SpawnError::Unfinished(Box::new(error)))?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Repositories to read.
@@ -187,15 +194,22 @@ impl Node {
 
     /// Tells the node where its gateway answers, for `status`.
     pub fn set_gateway_url(&self, url: String) {
-        *self.inner.gateway_url.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            Some(url);
+        *self
+            .inner
+            .gateway_url
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(url);
     }
 }
 
 impl Inner {
     /// The epoch that this node's records are signed in.
     pub(crate) fn epoch(&self) -> u64 {
-        self.repos.ledger(|ledger| ledger.namespace(&self.namespace).map_or(1, |view| view.epoch))
+        self.repos.ledger(|ledger| {
+            ledger
+                .namespace(&self.namespace)
+                .map_or(1, |view| view.epoch)
+        })
     }
 }
 
@@ -210,7 +224,11 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
             JournalEntry::Unpinned { repository } => {
                 local.pinned.remove(&repository);
             }
-            JournalEntry::Signed { repository, envelope, .. } => {
+            JournalEntry::Signed {
+                repository,
+                envelope,
+                ..
+            } => {
                 local.signed.insert(repository, envelope);
             }
             JournalEntry::Alias { .. } => {}
@@ -235,7 +253,10 @@ fn own_namespace(records: &[Record], root: &PublicKey) -> Option<NamespaceId> {
 fn found_namespace(keys: &Keys, store: &Store, repos: &Repos) -> Result<NamespaceId, SpawnError> {
     let root = keys.root.public();
     let body = Body::Namespace(record::Namespace {
-        root: record::Root { keys: vec![root], threshold: 1 },
+        root: record::RootKeys {
+            keys: vec![root],
+            threshold: 1,
+        },
         recovery: None,
         delegated: vec![record::Delegation {
             key: root,
@@ -248,7 +269,10 @@ fn found_namespace(keys: &Keys, store: &Store, repos: &Repos) -> Result<Namespac
         claims: Vec::new(),
         carried: None,
     });
-    let header = Header::new(1, now_s()).with_chain(Link { seq: 1, prev: None });
+    let header = Header {
+        chain: Some(Link { seq: 1, prev: None }),
+        ..Header::new(1, now_s())
+    };
     let record = Record::sign(header, body, &[&keys.root])
         .map_err(|error| SpawnError::Record(format!("of the new namespace: {error}")))?;
     let mut batch = store.batch();
@@ -256,11 +280,15 @@ fn found_namespace(keys: &Keys, store: &Store, repos: &Repos) -> Result<Namespac
     batch.commit()?;
     match repos.load(&record) {
         Verdict::Accepted => Ok(NamespaceId::from(record.id())),
-        verdict => Err(SpawnError::Record(format!("of the new namespace: {verdict:?}"))),
+        verdict => Err(SpawnError::Record(format!(
+            "of the new namespace: {verdict:?}"
+        ))),
     }
 }
 
 /// Wall time in whole seconds, to be shown and to sort by; nothing is accepted or refused by it.
 pub(crate) fn now_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

@@ -130,7 +130,10 @@ pub enum PublishError {
 
 impl PublishError {
     fn read(path: &Path, source: std::io::Error) -> Self {
-        Self::Read { path: path.to_owned(), source }
+        Self::Read {
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -159,18 +162,31 @@ pub(crate) fn push(
         )));
     }
     let current = home::current(node, &target)?;
-    let contents =
-        contents::import(node, target.kind, &files, current.attributes.as_deref(), progress)?;
+    let contents = contents::import(
+        node,
+        target.kind,
+        &files,
+        current.attributes.as_deref(),
+        progress,
+    )?;
     if walk::walk(&request.dir)? != files {
-        return Err(PublishError::Changed { path: request.dir.clone() });
+        return Err(PublishError::Changed {
+            path: request.dir.clone(),
+        });
     }
     let mut batch = node.store.batch();
     let (root, root_manifest) = tree::write(&mut batch, &contents.files)?;
 
     // From here on no other push may move a head: the commit's parent is the head it is signed onto.
-    let _turn = node.publishing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = node
+        .publishing
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let current = home::current(node, &target)?;
-    let (number, bytes) = contents.files.values().fold((0, 0), |(n, b), f| (n + 1, b + f.size));
+    let (number, bytes) = contents
+        .files
+        .values()
+        .fold((0, 0), |(n, b), f| (n + 1, b + f.size));
     let mut pushed = Pushed {
         repo: home::full_name(node, &target),
         kind: target.kind,
@@ -197,8 +213,9 @@ pub(crate) fn push(
             committer: signature,
             message: message(request, number)?,
         };
-        let object =
-            commit.encode().map_err(|error| PublishError::Invalid(format!("commit: {error}")))?;
+        let object = commit
+            .encode()
+            .map_err(|error| PublishError::Invalid(format!("commit: {error}")))?;
         let oid = object_oid(ObjectKind::Commit, &object);
         let entry = cairn_protocol::entry::CommitEntry {
             commit: oid,
@@ -211,11 +228,15 @@ pub(crate) fn push(
         batch.put(object.into());
         batch.put(entry.into());
         let change = home::Change {
-            new: RefTarget { oid, entry: entry_hash, tags: Vec::new() },
+            new: RefTarget {
+                oid,
+                entry: entry_hash,
+                tags: Vec::new(),
+            },
             card: contents.card,
             card_text: contents.card_text,
         };
-        pushed.seq = home::sign(node, &target, &current, change, batch)?;
+        pushed.seq = home::sign(node, &target, &current, &change, batch)?;
         pushed.commit = oid;
         pushed.unchanged = false;
     }
@@ -233,9 +254,7 @@ fn check(node: &Inner, request: &PushRequest) -> Result<Target, PublishError> {
         let parsed: NamespaceName = namespace.parse().map_err(|error| invalid(&error))?;
         let own = match &parsed {
             NamespaceName::Hash(id) => *id == node.namespace,
-            NamespaceName::Plain(plain) => {
-                plain.eq_ignore_ascii_case(&node.config.namespace_alias)
-            }
+            NamespaceName::Plain(plain) => plain.eq_ignore_ascii_case(&node.config.namespace_alias),
             NamespaceName::Domain(_) => false,
         };
         if !own {
@@ -271,7 +290,19 @@ fn message(request: &PushRequest, files: u64) -> Result<String, PublishError> {
 }
 
 fn author(node: &Inner) -> Signature {
-    let name = node.config.author_name.clone().unwrap_or_else(|| "cairn".to_owned());
-    let email = node.config.author_email.clone().unwrap_or_else(|| "noreply@cairn.invalid".into());
-    Signature { name, email, time_s: crate::node::now_s() }
+    let name = node
+        .config
+        .author_name
+        .clone()
+        .unwrap_or_else(|| "cairn".to_owned());
+    let email = node
+        .config
+        .author_email
+        .clone()
+        .unwrap_or_else(|| "noreply@cairn.invalid".into());
+    Signature {
+        name,
+        email,
+        time_s: crate::node::now_s(),
+    }
 }

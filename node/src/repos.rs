@@ -136,7 +136,12 @@ impl Repos {
 
     /// Every repository of a kind, in no particular order; cheap (the list is kept in memory).
     pub fn list(&self, kind: RepoKind) -> Vec<Repo> {
-        self.read().table.values().filter(|repo| repo.kind() == kind).cloned().collect()
+        self.read()
+            .table
+            .values()
+            .filter(|repo| repo.kind() == kind)
+            .cloned()
+            .collect()
     }
 
     /// Rises whenever any name or head changes and whenever content is found damaged or healed: a cache
@@ -204,7 +209,7 @@ impl Repos {
     }
 
     fn show_all(&self, state: &mut State) {
-        let all: Vec<RepositoryId> = state.ledger.repositories().collect();
+        let all: Vec<RepositoryId> = state.ledger.repositories().map(|view| view.id).collect();
         for repository in all {
             self.show(state, &repository);
         }
@@ -215,7 +220,7 @@ impl Repos {
         let shown = state
             .ledger
             .repository(repository)
-            .and_then(|view| Repo::new(Arc::clone(&self.inner.reader), *repository, &view, pinned));
+            .and_then(|view| Repo::new(Arc::clone(&self.inner.reader), &view, pinned));
         match shown {
             Some(repo) => state.table.insert(*repository, repo),
             None => state.table.remove(repository),
@@ -223,11 +228,17 @@ impl Repos {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
-        self.inner.state.read().expect("invariant: no holder of the lock panics")
+        self.inner
+            .state
+            .read()
+            .expect("invariant: no holder of the lock panics")
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
-        self.inner.state.write().expect("invariant: no holder of the lock panics")
+        self.inner
+            .state
+            .write()
+            .expect("invariant: no holder of the lock panics")
     }
 }
 

@@ -19,9 +19,15 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let fixture = Self { data: TempDir::new().unwrap(), folder };
+        let fixture = Self {
+            data: TempDir::new().unwrap(),
+            folder,
+        };
         fixture.write("config.json", b"{\"model_type\": \"bert\"}\n");
-        fixture.write("README.md", b"---\nlicense: mit\ntags:\n- tiny\npipeline_tag: fill-mask\n---\n# Tiny\n");
+        fixture.write(
+            "README.md",
+            b"---\nlicense: mit\ntags:\n- tiny\npipeline_tag: fill-mask\n---\n# Tiny\n",
+        );
         fixture.write("model.safetensors", &vec![7; 300_000]);
         fixture.write("sub/deep/\u{e9}t\u{e9}.txt", b"summer\n");
         fixture.write("sub/empty", b"");
@@ -75,14 +81,23 @@ fn git_tree(folder: &Path, attributes: &str) -> String {
     fs::write(folder.join(".gitattributes"), attributes).unwrap();
     let git = |arguments: &[&str]| {
         let output = Command::new("git")
-            .args(["-c", "filter.lfs.process=", "-c", "filter.lfs.clean=git-lfs clean -- %f"])
+            .args([
+                "-c",
+                "filter.lfs.process=",
+                "-c",
+                "filter.lfs.clean=git-lfs clean -- %f",
+            ])
             .args(["-c", "filter.lfs.required=true"])
             .args(arguments)
             .current_dir(folder)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
     git(&["init", "-q"]);
@@ -109,26 +124,47 @@ fn a_folder_becomes_a_repository_that_reads_back_also_after_a_restart() {
     assert_eq!(repo.card().pipeline_tag.as_deref(), Some("fill-mask"));
     let commit = repo.commit("main").unwrap();
     assert_eq!(commit.info().oid, pushed.commit);
-    assert_eq!((commit.info().title.as_str(), commit.info().message.trim()), ("First", "More of it"));
+    assert_eq!(
+        (commit.info().title.as_str(), commit.info().message.trim()),
+        ("First", "More of it")
+    );
     assert_eq!(read(&node, &commit, "model.safetensors"), vec![7; 300_000]);
-    assert_eq!(read(&node, &commit, "sub/deep/\u{e9}t\u{e9}.txt"), b"summer\n");
+    assert_eq!(
+        read(&node, &commit, "sub/deep/\u{e9}t\u{e9}.txt"),
+        b"summer\n"
+    );
     assert_eq!(read(&node, &commit, "sub/empty"), b"");
     assert_eq!(commit.entry("sub/nothing").unwrap(), None);
-    assert!(matches!(commit.tree("config.json", false, None, 9), Err(RepoError::Entry(_))));
-    let paths: Vec<String> =
-        commit.tree("", true, None, 99).unwrap().into_iter().map(|entry| entry.path).collect();
+    assert!(matches!(
+        commit.tree("config.json", false, None, 9),
+        Err(RepoError::Entry(_))
+    ));
+    let paths: Vec<String> = commit
+        .tree("", true, None, 99)
+        .unwrap()
+        .into_iter()
+        .map(|entry| entry.path)
+        .collect();
     assert_eq!(
         paths,
         [
-            ".gitattributes", "README.md", "config.json", "model.safetensors", "sub", "sub/deep",
-            "sub/deep/\u{e9}t\u{e9}.txt", "sub/empty",
+            ".gitattributes",
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "sub",
+            "sub/deep",
+            "sub/deep/\u{e9}t\u{e9}.txt",
+            "sub/empty",
         ]
     );
     // Pages of any size join to the same list.
     for limit in 1..9 {
         let mut joined: Vec<String> = Vec::new();
         loop {
-            let page = commit.tree("", true, joined.last().map(String::as_str), limit).unwrap();
+            let page = commit
+                .tree("", true, joined.last().map(String::as_str), limit)
+                .unwrap();
             if page.is_empty() {
                 break;
             }
@@ -157,7 +193,10 @@ fn pushing_the_same_folder_again_makes_no_commit_and_changing_it_makes_one_onto_
     let first = fixture.push(&node);
     let again = fixture.push(&node);
     assert!(again.unchanged);
-    assert_eq!((again.commit, again.seq, again.new_bytes), (first.commit, 1, 0));
+    assert_eq!(
+        (again.commit, again.seq, again.new_bytes),
+        (first.commit, 1, 0)
+    );
 
     fixture.write("config.json", b"{}\n");
     let second = fixture.push(&node);
@@ -167,19 +206,35 @@ fn pushing_the_same_folder_again_makes_no_commit_and_changing_it_makes_one_onto_
     let commit = repo.commit("main").unwrap();
     assert_eq!(commit.info().parents, [first.commit]);
     assert_eq!(commit.count().unwrap(), 2);
-    let log: Vec<_> = commit.log(0, 9).unwrap().into_iter().map(|info| info.oid).collect();
+    let log: Vec<_> = commit
+        .log(0, 9)
+        .unwrap()
+        .into_iter()
+        .map(|info| info.oid)
+        .collect();
     assert_eq!(log, [second.commit, first.commit]);
     assert_eq!(commit.log(1, 9).unwrap().len(), 1);
-    let changed = commit.last_changes(&["config.json", "README.md", "sub"]).unwrap();
+    let changed = commit
+        .last_changes(&["config.json", "README.md", "sub"])
+        .unwrap();
     let changed: Vec<_> = changed.into_iter().map(|info| info.oid).collect();
     assert_eq!(changed, [second.commit, first.commit, first.commit]);
     // The old commit stays readable, by its id and by the beginning of it.
     for revision in [&first.commit.to_hex()[..], &first.commit.to_hex()[..9]] {
         let old = repo.commit(revision).unwrap();
-        assert_eq!(read(&node, &old, "config.json"), b"{\"model_type\": \"bert\"}\n");
+        assert_eq!(
+            read(&node, &old, "config.json"),
+            b"{\"model_type\": \"bert\"}\n"
+        );
     }
-    assert!(matches!(repo.commit("nonesuch"), Err(RepoError::Revision(_))));
-    assert!(matches!(repo.commit(&"0".repeat(40)), Err(RepoError::Revision(_))));
+    assert!(matches!(
+        repo.commit("nonesuch"),
+        Err(RepoError::Revision(_))
+    ));
+    assert!(matches!(
+        repo.commit(&"0".repeat(40)),
+        Err(RepoError::Revision(_))
+    ));
 }
 
 #[test]
@@ -210,17 +265,29 @@ fn branches_are_separate_and_a_commit_of_another_repository_is_not_found() {
     let node = fixture.node();
     let main = fixture.push(&node);
     fixture.write("extra.txt", b"more\n");
-    let request = PushRequest { reference: "feature/x".to_owned(), ..fixture.request() };
+    let request = PushRequest {
+        reference: "feature/x".to_owned(),
+        ..fixture.request()
+    };
     let branch = node.push(&request, &mut |_| {}).unwrap();
-    let other = PushRequest { repo: "local/other".to_owned(), ..fixture.request() };
+    let other = PushRequest {
+        repo: "local/other".to_owned(),
+        ..fixture.request()
+    };
     let other = node.push(&other, &mut |_| {}).unwrap();
     let repo = repo(&node, "local/tiny");
     assert_eq!(repo.commit("main").unwrap().info().oid, main.commit);
     assert_eq!(repo.commit("feature/x").unwrap().info().oid, branch.commit);
-    assert_eq!(repo.commit("refs/heads/feature/x").unwrap().info().oid, branch.commit);
+    assert_eq!(
+        repo.commit("refs/heads/feature/x").unwrap().info().oid,
+        branch.commit
+    );
     assert_eq!(repo.refs().unwrap().len(), 2);
     if other.commit != main.commit && other.commit != branch.commit {
-        assert!(matches!(repo.commit(&other.commit.to_hex()), Err(RepoError::Revision(_))));
+        assert!(matches!(
+            repo.commit(&other.commit.to_hex()),
+            Err(RepoError::Revision(_))
+        ));
     }
 }
 
@@ -243,20 +310,39 @@ fn what_can_not_be_published_is_refused_by_name_and_nothing_is_shown() {
     fixture.write("config.JSON", b"");
     refused("JSON");
     assert!(node.repos().list(RepoKind::Model).is_empty());
-    let empty = PushRequest { dir: TempDir::new().unwrap().path().join("no"), ..fixture.request() };
-    assert!(matches!(node.push(&empty, &mut |_| {}), Err(PublishError::Read { .. })));
-    let foreign = PushRequest { repo: "alice/tiny".to_owned(), ..fixture.request() };
-    assert!(matches!(node.push(&foreign, &mut |_| {}), Err(PublishError::Foreign(..))));
+    let empty = PushRequest {
+        dir: TempDir::new().unwrap().path().join("no"),
+        ..fixture.request()
+    };
+    assert!(matches!(
+        node.push(&empty, &mut |_| {}),
+        Err(PublishError::Read { .. })
+    ));
+    let foreign = PushRequest {
+        repo: "alice/tiny".to_owned(),
+        ..fixture.request()
+    };
+    assert!(matches!(
+        node.push(&foreign, &mut |_| {}),
+        Err(PublishError::Foreign(..))
+    ));
 }
 
 #[test]
 fn a_malformed_card_publishes_with_a_warning_that_names_the_line() {
     let fixture = Fixture::new();
     let node = fixture.node();
-    fixture.write("README.md", b"---\nlicense: mit\ntags: [a, b\nx: y\n---\n# T\n");
+    fixture.write(
+        "README.md",
+        b"---\nlicense: mit\ntags: [a, b\nx: y\n---\n# T\n",
+    );
     let pushed = fixture.push(&node);
     assert_eq!(pushed.warnings.len(), 1, "{:?}", pushed.warnings);
-    assert!(pushed.warnings[0].starts_with("README.md line "), "{:?}", pushed.warnings);
+    assert!(
+        pushed.warnings[0].starts_with("README.md line "),
+        "{:?}",
+        pushed.warnings
+    );
 }
 
 #[test]
@@ -264,7 +350,10 @@ fn an_open_folder_is_refused_to_a_second_node() {
     let fixture = Fixture::new();
     let _node = fixture.node();
     let second = Node::spawn(Config::new(fixture.data.path()));
-    assert!(matches!(second, Err(SpawnError::Locked { .. })), "{second:?}");
+    assert!(
+        matches!(second, Err(SpawnError::Locked { .. })),
+        "{second:?}"
+    );
 }
 
 #[test]
@@ -281,14 +370,32 @@ fn verify_is_clean_gc_keeps_what_is_named_and_frees_what_is_not() {
     let ask = |request| execute(&node, request, &mut |_| {}).unwrap();
     let verified = ask(Request::Verify { repo: None });
     assert_eq!(verified["damaged"], serde_json::json!([]), "{verified}");
-    assert_eq!(ask(Request::Verify { repo: Some("tiny".into()) })["damaged"], serde_json::json!([]));
+    assert_eq!(
+        ask(Request::Verify {
+            repo: Some("tiny".into())
+        })["damaged"],
+        serde_json::json!([])
+    );
     let before = ask(Request::Status)["bytes"].as_u64().unwrap();
     ask(Request::Gc { dry_run: false });
     assert_eq!(ask(Request::Gc { dry_run: true })["blobs"], 0);
     assert!(ask(Request::Status)["bytes"].as_u64().unwrap() <= before);
-    assert_eq!(ask(Request::Verify { repo: None })["damaged"], serde_json::json!([]));
-    assert_eq!(ask(Request::Pin { repo: "tiny".into() })["pinned"], true);
-    assert_eq!(ask(Request::Info { repo: "models/local/tiny".into() })["pinned"], true);
+    assert_eq!(
+        ask(Request::Verify { repo: None })["damaged"],
+        serde_json::json!([])
+    );
+    assert_eq!(
+        ask(Request::Pin {
+            repo: "tiny".into()
+        })["pinned"],
+        true
+    );
+    assert_eq!(
+        ask(Request::Info {
+            repo: "models/local/tiny".into()
+        })["pinned"],
+        true
+    );
     drop(node);
     let node = fixture.node();
     assert!(repo(&node, "local/tiny").is_pinned());

@@ -65,7 +65,11 @@ pub(super) fn import(
     for (path, found) in files {
         let started = import.done;
         let mut report = |bytes: u64| {
-            progress(Progress { what: path.to_string(), done: started + bytes, total });
+            progress(Progress {
+                what: path.to_string(),
+                done: started + bytes,
+                total,
+            });
         };
         report(0);
         import.file(path, found, &mut report)?;
@@ -151,7 +155,9 @@ impl Import<'_> {
             let held = self.store.stats().bytes;
             let imported = self.store.import(file, size, regular, report);
             let digests = imported.map_err(|error| match error {
-                StoreError::Changed { .. } => PublishError::Changed { path: found.source.clone() },
+                StoreError::Changed { .. } => PublishError::Changed {
+                    path: found.source.clone(),
+                },
                 other => other.into(),
             })?;
             self.contents.new_bytes += self.store.stats().bytes.saturating_sub(held);
@@ -168,7 +174,9 @@ impl Import<'_> {
         let after = std::fs::metadata(&found.source)
             .map_err(|source| PublishError::read(&found.source, source))?;
         if Stamp::of(&after) != found.stamp {
-            return Err(PublishError::Changed { path: found.source.clone() });
+            return Err(PublishError::Changed {
+                path: found.source.clone(),
+            });
         }
         if found.stamp.mtime_ns.max(found.stamp.ctime_ns) + SETTLED_NS < opened_at {
             self.remember(&key, found, &stored);
@@ -183,14 +191,25 @@ impl Import<'_> {
         regular: bool,
         executable: bool,
     ) -> Result<Stored, PublishError> {
-        let Digests { blake3, sha256, git, size } = self.batch.put_with(bytes, regular)?;
+        let Digests {
+            blake3,
+            sha256,
+            git,
+            size,
+        } = self.batch.put_with(bytes, regular)?;
         if !self.store.contains(&blake3)? {
             self.contents.new_bytes += size;
         }
         if self.batch.len_bytes() > BATCH_BYTES_MAX {
             std::mem::replace(&mut self.batch, self.store.batch()).commit()?;
         }
-        Ok(Stored { size, blake3, sha256, git, executable })
+        Ok(Stored {
+            size,
+            blake3,
+            sha256,
+            git,
+            executable,
+        })
     }
 
     fn add(&mut self, path: RepoPath, bytes: Bytes) -> Result<(), PublishError> {
@@ -262,12 +281,15 @@ fn recall(value: &[u8], found: &Found) -> Option<Stored> {
 }
 
 fn open(found: &Found) -> Result<File, PublishError> {
-    let file = File::open(&found.source)
+    let file =
+        File::open(&found.source).map_err(|source| PublishError::read(&found.source, source))?;
+    let metadata = file
+        .metadata()
         .map_err(|source| PublishError::read(&found.source, source))?;
-    let metadata =
-        file.metadata().map_err(|source| PublishError::read(&found.source, source))?;
     if Stamp::of(&metadata) != found.stamp {
-        return Err(PublishError::Changed { path: found.source.clone() });
+        return Err(PublishError::Changed {
+            path: found.source.clone(),
+        });
     }
     Ok(file)
 }
@@ -279,13 +301,17 @@ fn read(file: &mut File, found: &Found) -> Result<Vec<u8>, PublishError> {
         .read_to_end(&mut bytes)
         .map_err(|source| PublishError::read(&found.source, source))?;
     if bytes.len() as u64 != size {
-        return Err(PublishError::Changed { path: found.source.clone() });
+        return Err(PublishError::Changed {
+            path: found.source.clone(),
+        });
     }
     Ok(bytes)
 }
 
 fn memory_key(path: &Path) -> Vec<u8> {
-    Blake3::of(path.as_os_str().as_encoded_bytes()).as_bytes().to_vec()
+    Blake3::of(path.as_os_str().as_encoded_bytes())
+        .as_bytes()
+        .to_vec()
 }
 
 fn stamp_digest(stamp: &Stamp) -> [u8; 32] {
@@ -301,5 +327,7 @@ fn stamp_digest(stamp: &Stamp) -> [u8; 32] {
 fn now_ns() -> i128 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| i128::try_from(since.as_nanos()).unwrap_or(i128::MAX))
+        .map_or(0, |since| {
+            i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)
+        })
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use cairn_protocol::card::Card;
-use cairn_protocol::hash::{Blake3, GitOid, RecordId, RepositoryId};
+use cairn_protocol::hash::{Blake3, GitOid, RepositoryId};
 use cairn_protocol::name::NamespaceName;
-use cairn_protocol::record::{self, Body, Header, Link, NamesTarget, Record};
+use cairn_protocol::record::{self, Body, Header, NamesTarget, Nonce, Record};
 use cairn_protocol::refs::{RefTarget, Refs};
 
 use super::{PublishError, Target};
@@ -31,9 +31,7 @@ pub(super) struct Current {
 
 #[derive(Debug, Clone)]
 pub(super) struct HeadFacts {
-    pub(super) id: RecordId,
     pub(super) seq: u64,
-    epoch: u64,
     body: record::Head,
 }
 
@@ -59,18 +57,22 @@ pub(super) fn current(node: &Inner, target: &Target) -> Result<Current, PublishE
         };
         let view = ledger.repository(id)?;
         let head = view.head.as_ref().map(|head| HeadFacts {
-            id: head.id,
             seq: head.seq,
-            epoch: head.epoch,
-            body: head.body.clone(),
+            body: head.to_body(),
         });
-        Some((*id, head, view.frozen))
+        Some((*id, head, view.frozen.is_some()))
     });
-    let Some((repository, head, frozen)) = found else { return Ok(Current::default()) };
+    let Some((repository, head, frozen)) = found else {
+        return Ok(Current::default());
+    };
     if frozen {
         return Err(PublishError::Frozen(full_name(node, target)));
     }
-    let mut current = Current { repository: Some(repository), head, ..Current::default() };
+    let mut current = Current {
+        repository: Some(repository),
+        head,
+        ..Current::default()
+    };
     let reader = node.repos.reader();
     if let Some(head) = &current.head {
         current.refs = reader.refs(&head.body.refs)?;
@@ -84,10 +86,7 @@ pub(super) fn current(node: &Inner, target: &Target) -> Result<Current, PublishE
     Ok(current)
 }
 
-fn kept_attributes(
-    node: &Inner,
-    root: Option<Blake3>,
-) -> Result<Option<Vec<u8>>, PublishError> {
+fn kept_attributes(node: &Inner, root: Option<Blake3>) -> Result<Option<Vec<u8>>, PublishError> {
     let Some(root) = root else { return Ok(None) };
     let reader = node.repos.reader();
     let found = reader.find(&root, ".gitattributes")?;
@@ -107,12 +106,12 @@ pub(super) fn sign(
     node: &Inner,
     target: &Target,
     current: &Current,
-    change: Change,
+    change: &Change,
     mut batch: Batch,
 ) -> Result<u64, PublishError> {
     let refs = current
         .refs
-        .with_change(target.reference.clone(), current.commit, Some(change.new.clone()))
+        .with_change(&target.reference, current.commit, Some(change.new.clone()))
         .map_err(|error| PublishError::Invalid(error.to_string()))?;
     let refs_hash = batch.put(refs.encode().into());
 
@@ -124,7 +123,10 @@ pub(super) fn sign(
     };
     let signed_change = make(
         node,
-        Header::new(epoch, now_s()).with_repository(repository),
+        Header {
+            repository: Some(repository),
+            ..Header::new(epoch, now_s())
+        },
         Body::Change(record::Change {
             reference: target.reference.to_string(),
             old: current.commit,
@@ -144,18 +146,22 @@ pub(super) fn sign(
         node.repos.take(record);
     }
 
-    let seq = match &current.head {
-        Some(head) if head.epoch == epoch => head.seq + 1,
-        _ => 1,
-    };
-    let prev = current.head.as_ref().map(|head| head.id);
+    let next = node
+        .repos
+        .ledger(|ledger| ledger.repository(&repository).and_then(|view| view.next));
+    let link = next.ok_or_else(|| PublishError::Frozen(full_name(node, target)))?;
+    let seq = link.seq;
     let card = match (target.reference.to_string().as_str(), &current.head) {
         ("refs/heads/main", _) | (_, None) => head_card(&change.card, change.card_text),
         (_, Some(head)) => head.body.card.clone(),
     };
     let head = make(
         node,
-        Header::new(epoch, now_s()).with_repository(repository).with_chain(Link { seq, prev }),
+        Header {
+            repository: Some(repository),
+            chain: Some(link),
+            ..Header::new(epoch, now_s())
+        },
         Body::Head(record::Head {
             refs: refs_hash,
             changes: vec![change_id],
@@ -202,7 +208,16 @@ pub(crate) fn finish_signed(
         let head = Record::parse(envelope).map_err(|error| {
             PublishError::Repo(RepoError::Damaged(format!("a journaled head: {error}")))
         })?;
-        if !node.repos.ledger(|ledger| ledger.contains(&head.id())) {
+        let known = node.repos.ledger(|ledger| {
+            let repository = head
+                .header()
+                .repository
+                .and_then(|id| ledger.repository(&id));
+            repository
+                .and_then(|view| view.head)
+                .is_some_and(|newest| newest.id == head.id())
+        });
+        if !known {
             tracing::info!(head = %head.id(), "taking in a head that was signed before a crash");
             take_head(node, &head)?;
         }
@@ -230,12 +245,20 @@ fn create(
         &node.keys.node,
     )?;
     let id = RepositoryId::from(repository.id());
+    let folded = target.name.folded();
+    let link = node
+        .repos
+        .ledger(|ledger| ledger.next_name(&node.namespace, target.kind, &folded))
+        .ok_or_else(|| PublishError::Frozen(full_name(node, target)))?;
     let names = make(
         node,
-        Header::new(epoch, now).with_chain(Link { seq: 1, prev: None }),
+        Header {
+            chain: Some(link),
+            ..Header::new(epoch, now)
+        },
         Body::Names(record::Names {
             kind: target.kind,
-            name: target.name.folded(),
+            name: folded,
             target: Some(NamesTarget::Repository(id)),
         }),
         &node.keys.node,
@@ -250,11 +273,18 @@ fn make(
     body: Body,
     key: &cairn_protocol::key::SecretKey,
 ) -> Result<Record, PublishError> {
-    Record::sign(header.with_namespace(node.namespace), body, &[key])
-        .map_err(|error| PublishError::Invalid(format!("record: {error}")))
+    Record::sign(
+        Header {
+            namespace: Some(node.namespace),
+            ..header
+        },
+        body,
+        &[key],
+    )
+    .map_err(|error| PublishError::Invalid(format!("record: {error}")))
 }
 
-fn nonce() -> Result<[u8; 16], PublishError> {
+fn nonce() -> Result<Nonce, PublishError> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(|error| {
         PublishError::Store(StoreError::Io {
@@ -263,12 +293,12 @@ fn nonce() -> Result<[u8; 16], PublishError> {
             source: std::io::Error::other(error.to_string()),
         })
     })?;
-    Ok(nonce)
+    Ok(Nonce::from_bytes(nonce))
 }
 
-fn head_card(card: &Card, text: Option<Blake3>) -> record::HeadCard {
+fn head_card(card: &Card, text: Option<Blake3>) -> record::Card {
     let tokens = card.head_tokens();
-    record::HeadCard {
+    record::Card {
         text,
         license: tokens.license,
         library_name: tokens.library_name,

@@ -43,7 +43,9 @@ pub(super) fn write(
         let folder = folders
             .into_iter()
             .flat_map(|folders| folders.split('/'))
-            .fold(&mut root, |folder, name| folder.folders.entry(name).or_default());
+            .fold(&mut root, |folder, name| {
+                folder.folders.entry(name).or_default()
+            });
         folder.files.insert(name, stored);
     }
     write_folder(batch, &root, "")
@@ -65,11 +67,21 @@ fn write_folder(
         let (oid, manifest) = write_folder(batch, below, &format!("{path}{name}/"))?;
         let mode = Mode::Directory.octal();
         let entry = ManifestEntry::new(*name, mode, oid, EntryKind::Directory);
-        entries.push(ManifestEntry { manifest: Some(manifest), ..entry });
+        entries.push(ManifestEntry {
+            manifest: Some(manifest),
+            ..entry
+        });
     }
     for (name, stored) in &folder.files {
-        let mode = if stored.executable { Mode::Executable } else { Mode::File };
-        let pointer = Pointer { sha256: stored.sha256, size: stored.size };
+        let mode = if stored.executable {
+            Mode::Executable
+        } else {
+            Mode::File
+        };
+        let pointer = Pointer {
+            sha256: stored.sha256,
+            size: stored.size,
+        };
         let (kind, oid) = match stored.git {
             Some(oid) => (EntryKind::File, oid),
             None => (EntryKind::Lfs, pointer.oid()),

@@ -60,7 +60,12 @@ pub(super) fn walk(dir: &Path) -> Result<Files, PublishError> {
     } else {
         Gitignore::empty()
     };
-    let mut walk = Walk { root, ignore, files: Files::new(), folded: BTreeMap::new() };
+    let mut walk = Walk {
+        root,
+        ignore,
+        files: Files::new(),
+        folded: BTreeMap::new(),
+    };
     walk.folder(&walk.root.clone(), "")?;
     Ok(walk.files)
 }
@@ -97,21 +102,25 @@ impl Walk {
                     self.folder(&source, &format!("{path}/"))?;
                 }
             } else if !self.ignore.matched(&source, false).is_ignore() {
-                self.file(source, path, &link)?;
+                self.file(source, &path, &link)?;
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, source: PathBuf, path: String, link: &Metadata) -> Result<(), PublishError> {
-        let refuse =
-            |reason: &str| PublishError::Refused { path: path.clone(), reason: reason.to_owned() };
-        let repo_path = check(&path)?;
+    fn file(&mut self, source: PathBuf, path: &str, link: &Metadata) -> Result<(), PublishError> {
+        let refuse = |reason: &str| PublishError::Refused {
+            path: path.clone(),
+            reason: reason.to_owned(),
+        };
+        let repo_path = check(path)?;
         let (source, metadata) = if link.is_symlink() {
             let target = fs::canonicalize(&source)
                 .map_err(|_| refuse("it is a symbolic link that leads nowhere"))?;
             if !target.starts_with(&self.root) {
-                return Err(refuse("it is a symbolic link out of the folder; copy the file in"));
+                return Err(refuse(
+                    "it is a symbolic link out of the folder; copy the file in",
+                ));
             }
             let metadata =
                 fs::metadata(&target).map_err(|error| PublishError::read(&source, error))?;
@@ -132,13 +141,20 @@ impl Walk {
                 "it is a device"
             }));
         }
-        self.fold(&path)?;
+        self.fold(path)?;
         if self.files.len() >= COMMIT_FILES_MAX {
             return Err(refuse("the folder holds more files than one commit may"));
         }
         let executable = metadata.mode() & 0o100 != 0;
         let stamp = Stamp::of(&metadata);
-        self.files.insert(repo_path, Found { source, stamp, executable });
+        self.files.insert(
+            repo_path,
+            Found {
+                source,
+                stamp,
+                executable,
+            },
+        );
         Ok(())
     }
 
@@ -154,5 +170,5 @@ impl Walk {
 }
 
 fn check(path: &str) -> Result<RepoPath, PublishError> {
-    path.parse().map_err(|error| PublishError::Path(error))
+    path.parse().map_err(PublishError::Path)
 }

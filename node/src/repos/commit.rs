@@ -88,7 +88,14 @@ impl Commit {
         entry: &CommitEntry,
     ) -> Result<Self, RepoError> {
         let info = read_info(&reader, entry)?;
-        Ok(Self { inner: Arc::new(Inner { reader, repo, info, manifest: entry.manifest }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                reader,
+                repo,
+                info,
+                manifest: entry.manifest,
+            }),
+        })
     }
 
     /// The commit object's fields.
@@ -105,7 +112,11 @@ impl Commit {
                 cairn_protocol::git::ObjectKind::Tree,
                 &tree.tree_bytes(),
             );
-            return Ok(Some(Entry { path: String::new(), kind: EntryKind::Directory, oid }));
+            return Ok(Some(Entry {
+                path: String::new(),
+                kind: EntryKind::Directory,
+                oid,
+            }));
         }
         let found = self.inner.reader.find(&self.root()?, path)?;
         Ok(found.and_then(|entry| shown(path.to_owned(), &entry)))
@@ -122,7 +133,11 @@ impl Commit {
         limit: usize,
     ) -> Result<Vec<Entry>, RepoError> {
         let start = self.folder(dir)?;
-        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
+        let prefix = if dir.is_empty() {
+            String::new()
+        } else {
+            format!("{dir}/")
+        };
         let after = after.and_then(|path| path.strip_prefix(prefix.as_str()));
         let mut found = Vec::new();
         self.list(&start, &prefix, recursive, after, limit, &mut found)?;
@@ -141,10 +156,17 @@ impl Commit {
         let manifest = self.inner.reader.manifest(folder)?;
         let (first, mut rest) = match after {
             Some(after) => {
-                let (name, rest) = after.split_once('/').map_or((after, None), |(a, b)| (a, Some(b)));
-                let position = manifest.entries.iter().position(|e| e.name == name.as_bytes());
+                let (name, rest) = after
+                    .split_once('/')
+                    .map_or((after, None), |(a, b)| (a, Some(b)));
+                let position = manifest
+                    .entries
+                    .iter()
+                    .position(|e| e.name == name.as_bytes());
                 // A name that is not there makes no page: an old cursor ends its listing.
-                let Some(position) = position else { return Ok(()) };
+                let Some(position) = position else {
+                    return Ok(());
+                };
                 (position, Some(rest))
             }
             None => (0, None),
@@ -153,7 +175,9 @@ impl Commit {
             if found.len() >= limit {
                 return Ok(());
             }
-            let Ok(name) = std::str::from_utf8(&entry.name) else { continue };
+            let Ok(name) = std::str::from_utf8(&entry.name) else {
+                continue;
+            };
             let path = format!("{prefix}{name}");
             // The entry that the cursor names was shown; what stands below it may not have been.
             let resumed = rest.take();
@@ -192,7 +216,10 @@ impl Commit {
         let (history, index) = self.placed()?;
         let mut open: Vec<usize> = (0..paths.len()).collect();
         let mut answers: Vec<Option<Blake3>> = vec![None; paths.len()];
-        let mut commits = history.first_parents(index).take(LAST_CHANGE_COMMITS_MAX).peekable();
+        let mut commits = history
+            .first_parents(index)
+            .take(LAST_CHANGE_COMMITS_MAX)
+            .peekable();
         while let Some(current) = commits.next() {
             if open.is_empty() {
                 break;
@@ -201,8 +228,10 @@ impl Commit {
                 open.drain(..).for_each(|at| answers[at] = Some(current));
                 break;
             };
-            let (root, before) =
-                (reader.commit_entry(&current)?.manifest, reader.commit_entry(parent)?.manifest);
+            let (root, before) = (
+                reader.commit_entry(&current)?.manifest,
+                reader.commit_entry(parent)?.manifest,
+            );
             if root == before {
                 continue;
             }
@@ -243,7 +272,11 @@ impl Commit {
     ) -> Result<bool, RepoError> {
         let find = |root: Option<Blake3>| -> Result<Option<(u32, GitOid)>, RepoError> {
             let Some(root) = root else { return Ok(None) };
-            Ok(self.inner.reader.find(&root, path)?.map(|entry| (entry.mode, entry.oid)))
+            Ok(self
+                .inner
+                .reader
+                .find(&root, path)?
+                .map(|entry| (entry.mode, entry.oid)))
         };
         Ok(find(now)? == find(before)?)
     }
@@ -274,7 +307,10 @@ impl Commit {
 
     pub(crate) fn root(&self) -> Result<Blake3, RepoError> {
         self.inner.manifest.ok_or_else(|| {
-            RepoError::Damaged(format!("commit {} has no manifest yet", self.inner.info.oid))
+            RepoError::Damaged(format!(
+                "commit {} has no manifest yet",
+                self.inner.info.oid
+            ))
         })
     }
 
@@ -284,9 +320,11 @@ impl Commit {
             return Ok(root);
         }
         match self.inner.reader.find(&root, dir)? {
-            Some(ManifestEntry { kind: ManifestKind::Directory, manifest: Some(found), .. }) => {
-                Ok(found)
-            }
+            Some(ManifestEntry {
+                kind: ManifestKind::Directory,
+                manifest: Some(found),
+                ..
+            }) => Ok(found),
             _ => Err(RepoError::Entry(dir.chars().take(200).collect())),
         }
     }
@@ -294,7 +332,10 @@ impl Commit {
     fn placed(&self) -> Result<(Arc<super::history::History>, usize), RepoError> {
         let history = self.inner.repo.history()?;
         let index = history.index_of(&self.inner.info.oid).ok_or_else(|| {
-            RepoError::Damaged(format!("commit {} is not in its history", self.inner.info.oid))
+            RepoError::Damaged(format!(
+                "commit {} is not in its history",
+                self.inner.info.oid
+            ))
         })?;
         Ok((history, index))
     }
@@ -302,8 +343,8 @@ impl Commit {
 
 fn read_info(reader: &Reader, entry: &CommitEntry) -> Result<CommitInfo, RepoError> {
     let bytes = reader.blob(&entry.object)?;
-    let object =
-        CommitObject::parse(&bytes).map_err(|error| damaged("commit object", &entry.object, &error))?;
+    let object = CommitObject::parse(&bytes)
+        .map_err(|error| damaged("commit object", &entry.object, &error))?;
     Ok(CommitInfo {
         oid: entry.commit,
         title: object.title,
@@ -332,12 +373,19 @@ fn shown(path: String, entry: &ManifestEntry) -> Option<Entry> {
         }
         ManifestKind::Symlink | ManifestKind::Gitlink => return None,
     };
-    Some(Entry { path, kind, oid: entry.oid })
+    Some(Entry {
+        path,
+        kind,
+        oid: entry.oid,
+    })
 }
 
 /// What a manifest names, for marking and verifying: every blob that must be there.
 pub(crate) fn manifest_blobs(manifest: &Manifest) -> impl Iterator<Item = Blake3> + '_ {
     std::iter::once(manifest.tree).chain(
-        manifest.entries.iter().flat_map(|entry| entry.blake3.into_iter().chain(entry.pointer)),
+        manifest
+            .entries
+            .iter()
+            .flat_map(|entry| entry.blake3.into_iter().chain(entry.pointer)),
     )
 }

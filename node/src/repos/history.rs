@@ -66,8 +66,10 @@ impl History {
             .flat_map(|link| &link.parents)
             .map(|&parent| history.links[parent as usize].entry)
             .collect();
-        let reached =
-            self.tips.iter().all(|tip| history.tips.contains(tip) || continued.contains(tip));
+        let reached = self
+            .tips
+            .iter()
+            .all(|tip| history.tips.contains(tip) || continued.contains(tip));
         if !reached {
             return Ok(None);
         }
@@ -125,7 +127,12 @@ impl History {
                 let index = u32::try_from(self.links.len())
                     .expect("invariant: COMMITS_MAX is far below 2^32");
                 placed.insert(entry.commit, index);
-                self.links.push(Link { oid: entry.commit, entry: hash, parents, chain });
+                self.links.push(Link {
+                    oid: entry.commit,
+                    entry: hash,
+                    parents,
+                    chain,
+                });
             }
         }
         Ok(())
@@ -136,7 +143,8 @@ impl History {
             .expect("invariant: COMMITS_MAX is far below 2^32"))
             .collect();
         let links = &self.links;
-        self.by_oid.sort_unstable_by_key(|&index| links[index as usize].oid);
+        self.by_oid
+            .sort_unstable_by_key(|&index| links[index as usize].oid);
     }
 
     fn position(&self, oid: &GitOid) -> Option<u32> {
@@ -152,9 +160,9 @@ impl History {
             .by_oid
             .partition_point(|&index| self.links[index as usize].oid.to_hex().as_str() < prefix);
         let fits = |at: usize| {
-            self.by_oid.get(at).is_some_and(|&index| {
-                self.links[index as usize].oid.to_hex().starts_with(prefix)
-            })
+            self.by_oid
+                .get(at)
+                .is_some_and(|&index| self.links[index as usize].oid.to_hex().starts_with(prefix))
         };
         match (fits(start), fits(start + 1)) {
             (false, _) => Match::None,
@@ -206,7 +214,10 @@ impl History {
     /// First parents of a commit, itself first, as hashes of commit entries.
     pub(crate) fn first_parents(&self, from: usize) -> impl Iterator<Item = Blake3> + '_ {
         let next = |&index: &usize| {
-            self.links[index].parents.first().map(|&parent| parent as usize)
+            self.links[index]
+                .parents
+                .first()
+                .map(|&parent| parent as usize)
         };
         std::iter::successors(Some(from), next).map(|index| self.links[index].entry)
     }
@@ -222,7 +233,12 @@ impl History {
                     continue;
                 }
                 last = Some(index);
-                heap.extend(self.links[index].parents.iter().map(|&parent| parent as usize));
+                heap.extend(
+                    self.links[index]
+                        .parents
+                        .iter()
+                        .map(|&parent| parent as usize),
+                );
                 return Some(index);
             }
         })

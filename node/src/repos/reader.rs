@@ -58,10 +58,6 @@ impl Reader {
         }
     }
 
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
-    }
-
     pub(crate) fn blob(&self, hash: &Blake3) -> Result<Bytes, RepoError> {
         Ok(self.store.blob(hash)?)
     }
@@ -69,7 +65,9 @@ impl Reader {
     pub(crate) fn manifest(&self, hash: &Blake3) -> Result<Arc<Manifest>, RepoError> {
         self.manifests.get_or_insert_with(hash, || {
             let bytes = self.blob(hash)?;
-            Manifest::decode(&bytes).map(Arc::new).map_err(|error| damaged("manifest", hash, &error))
+            Manifest::decode(&bytes)
+                .map(Arc::new)
+                .map_err(|error| damaged("manifest", hash, &error))
         })
     }
 
@@ -93,7 +91,9 @@ impl Reader {
         let mut components = path.split('/').peekable();
         while let Some(component) = components.next() {
             let manifest = self.manifest(&folder)?;
-            let Some(entry) = manifest.find(component.as_bytes()) else { return Ok(None) };
+            let Some(entry) = manifest.find(component.as_bytes()) else {
+                return Ok(None);
+            };
             if components.peek().is_none() {
                 return Ok(Some(entry.clone()));
             }
@@ -129,7 +129,8 @@ impl Reader {
             None => History::walk(&tips, &read)?,
         };
         let history = Arc::new(history);
-        self.histories.insert(repository, (refs_hash, Arc::clone(&history)));
+        self.histories
+            .insert(repository, (refs_hash, Arc::clone(&history)));
         Ok(history)
     }
 }

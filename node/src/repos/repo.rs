@@ -75,7 +75,6 @@ impl Repo {
     /// `None` while no head was accepted.
     pub(super) fn new(
         reader: Arc<Reader>,
-        id: RepositoryId,
         view: &RepositoryView<'_>,
         pinned: bool,
     ) -> Option<Self> {
@@ -84,17 +83,17 @@ impl Repo {
         Some(Self {
             inner: Arc::new(Inner {
                 reader,
-                id,
-                kind: view.repository.kind,
+                id: view.id,
+                kind: view.body.kind,
                 namespace_len: namespace.len(),
-                full_name: format!("{namespace}/{}", view.repository.name),
+                full_name: format!("{namespace}/{}", view.body.name),
                 signer: head.signer.to_string(),
                 version: (head.epoch, head.seq),
-                frozen: view.frozen,
+                frozen: view.frozen.is_some(),
                 pinned,
-                created_at: view.repository.created_at,
+                created_at: view.body.created_at,
                 last_modified: head.time,
-                refs_hash: head.body.refs,
+                refs_hash: head.refs,
                 refs: OnceLock::new(),
                 card: OnceLock::new(),
             }),
@@ -180,11 +179,12 @@ impl Repo {
     /// The card of the default branch; empty where there is none or it can't be read.
     pub fn card(&self) -> &CardView {
         self.inner.card.get_or_init(|| {
-            self.read_card().unwrap_or_else(|error| {
-                tracing::warn!(repo = self.full_name(), %error, "card not read");
-                None
-            })
-            .unwrap_or_default()
+            self.read_card()
+                .unwrap_or_else(|error| {
+                    tracing::warn!(repo = self.full_name(), %error, "card not read");
+                    None
+                })
+                .unwrap_or_default()
         })
     }
 
@@ -193,13 +193,19 @@ impl Repo {
             return Ok(None);
         }
         let commit = self.commit("HEAD")?;
-        let Some(entry) = commit.entry("README.md")? else { return Ok(None) };
-        let EntryKind::File(file) = entry.kind else { return Ok(None) };
+        let Some(entry) = commit.entry("README.md")? else {
+            return Ok(None);
+        };
+        let EntryKind::File(file) = entry.kind else {
+            return Ok(None);
+        };
         let Some(hash) = file.blake3.filter(|_| file.size <= CARD_BYTES_MAX as u64) else {
             return Ok(None);
         };
         let bytes = self.inner.reader.blob(&hash)?;
-        Ok(Some(cairn_protocol::card::parse(&bytes, self.kind()).0.into()))
+        Ok(Some(
+            cairn_protocol::card::parse(&bytes, self.kind()).0.into(),
+        ))
     }
 
     /// The default branch's commit, `None` where nothing was pushed to it yet.
@@ -212,12 +218,22 @@ impl Repo {
     /// Only commits that this repository's refs reach are found: a hash is not a capability.
     pub fn commit(&self, revision: &str) -> Result<Commit, RepoError> {
         let missing = || RepoError::Revision(revision.chars().take(200).collect());
-        let name = if revision == "HEAD" { DEFAULT_REF } else { revision };
+        let name = if revision == "HEAD" {
+            DEFAULT_REF
+        } else {
+            revision
+        };
         let refs = self.refs_blob()?;
-        let candidates =
-            [name.to_owned(), format!("refs/heads/{name}"), format!("refs/tags/{name}")];
+        let candidates = [
+            name.to_owned(),
+            format!("refs/heads/{name}"),
+            format!("refs/tags/{name}"),
+        ];
         for candidate in candidates {
-            let target = candidate.parse::<RefName>().ok().and_then(|name| refs.0.get(&name));
+            let target = candidate
+                .parse::<RefName>()
+                .ok()
+                .and_then(|name| refs.0.get(&name));
             if let Some(target) = target {
                 return self.open(target.entry);
             }
@@ -242,6 +258,8 @@ impl Repo {
 
     /// Every commit that the refs reach.
     pub(crate) fn history(&self) -> Result<Arc<History>, RepoError> {
-        self.inner.reader.history(self.inner.id, self.inner.refs_hash, self.refs_blob()?)
+        self.inner
+            .reader
+            .history(self.inner.id, self.inner.refs_hash, self.refs_blob()?)
     }
 }
