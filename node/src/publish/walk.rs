@@ -110,7 +110,7 @@ impl Walk {
 
     fn file(&mut self, source: PathBuf, path: &str, link: &Metadata) -> Result<(), PublishError> {
         let refuse = |reason: &str| PublishError::Refused {
-            path: path.clone(),
+            path: path.to_owned(),
             reason: reason.to_owned(),
         };
         let repo_path = check(path)?;
