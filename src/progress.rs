@@ -1,0 +1,101 @@
+//! Progress bars: on stderr, with rate and time left; none where nobody watches.
+
+use std::io::IsTerminal;
+
+use cairn_node::control::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output;
+
+/// What a request's progress counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Bytes hashed, copied, verified.
+    Bytes,
+    /// Records, blobs, repositories.
+    Items,
+}
+
+/// The bar of one request; gone from the screen when dropped.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    drawn: ProgressBar,
+    unit: Unit,
+    known: Option<bool>,
+}
+
+impl Bar {
+    /// A bar, or one that draws nothing: with `--json`, or when stdout or stderr is no terminal.
+    pub(crate) fn new(unit: Unit, json: bool) -> Self {
+        let watched = !json && std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let target = if watched {
+            ProgressDrawTarget::stderr_with_hz(10)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self {
+            drawn: ProgressBar::with_draw_target(None, target),
+            unit,
+            known: None,
+        }
+    }
+
+    /// Shows how far the request is.
+    pub(crate) fn show(&mut self, progress: &Progress) {
+        let known = progress.total > 0;
+        if self.known != Some(known) {
+            self.known = Some(known);
+            self.drawn.set_style(style(self.unit, known));
+        }
+        if progress.done < self.drawn.position() {
+            // Another step began: its rate and time left are its own.
+            self.drawn.reset();
+        }
+        if known {
+            self.drawn.set_length(progress.total);
+        }
+        self.drawn.set_message(output::clean(&progress.what));
+        self.drawn.set_position(progress.done);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.drawn.finish_and_clear();
+    }
+}
+
+fn style(unit: Unit, known: bool) -> ProgressStyle {
+    let template = match (unit, known) {
+        (Unit::Bytes, true) => {
+            "{bar:24} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left  {wide_msg}"
+        }
+        (Unit::Bytes, false) => "{spinner} {bytes}, {bytes_per_sec}  {wide_msg}",
+        (Unit::Items, true) => {
+            "{bar:24} {human_pos} of {human_len}, {per_sec}, {eta} left  {wide_msg}"
+        }
+        (Unit::Items, false) => "{spinner} {human_pos}, {per_sec}  {wide_msg}",
+    };
+    ProgressStyle::with_template(template).expect("invariant: the templates are valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_is_one() {
+        for unit in [Unit::Bytes, Unit::Items] {
+            let mut bar = Bar::new(unit, true);
+            for (done, total) in [(0, 0), (1, 0), (1, 3), (0, 2)] {
+                bar.show(&Progress {
+                    what: "hashing\x1b".into(),
+                    done,
+                    total,
+                });
+                assert_eq!(bar.drawn.position(), done);
+                assert_eq!(bar.drawn.message(), "hashing\u{fffd}");
+            }
+        }
+    }
+}
