@@ -68,11 +68,11 @@ impl Drop for Bar {
 fn style(unit: Unit, known: bool) -> ProgressStyle {
     let template = match (unit, known) {
         (Unit::Bytes, true) => {
-            "{bar:24} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left  {wide_msg}"
+            "{bar:16} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left  {wide_msg}"
         }
         (Unit::Bytes, false) => "{spinner} {bytes}, {bytes_per_sec}  {wide_msg}",
         (Unit::Items, true) => {
-            "{bar:24} {human_pos} of {human_len}, {per_sec}, {eta} left  {wide_msg}"
+            "{bar:16} {human_pos} of {human_len}, {per_sec}, {eta} left  {wide_msg}"
         }
         (Unit::Items, false) => "{spinner} {human_pos}, {per_sec}  {wide_msg}",
     };

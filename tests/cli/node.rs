@@ -21,7 +21,7 @@ fn model(world: &World) -> PathBuf {
         &[
             ("README.md", CARD),
             ("config.json", b"{\"model_type\": \"bert\"}\n"),
-            ("sub/model.safetensors", &[7; 200_000]),
+            ("sub/model.safetensors", &vec![7; 200_000]),
         ],
     )
 }
@@ -160,6 +160,7 @@ fn answers(world: &World, repo: &str) -> Value {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list of names")]
 fn answers_have_the_members_that_scripts_rely_on() {
     let world = World::new();
     let model = model(&world);
@@ -303,7 +304,7 @@ fn a_terminal_gets_a_bar_with_rate_and_time_left() {
         .unwrap();
     let screen = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{screen}");
-    assert!(screen.contains("64.00 MiB,"), "{screen}");
+    assert!(screen.contains("of 64.00 MiB,"), "{screen}");
     assert!(screen.contains("B/s,"), "{screen}");
     assert!(screen.contains(" left "), "{screen}");
 }

@@ -45,18 +45,16 @@ fn the_documented_file_holds_every_setting_and_the_defaults() {
     }
 
     // The examples in comments are settings too.
-    let examples: String = file
-        .lines()
-        .map(|line| {
-            let example = line.strip_prefix("# ").filter(|rest| {
-                rest.split_once(" = ")
-                    .is_some_and(|(name, _)| !name.contains(' '))
-            });
-            format!("{}\n", example.unwrap_or(line))
-        })
-        .collect();
+    let uncommented = |line| {
+        let example = str::strip_prefix(line, "# ").filter(|rest| {
+            rest.split_once(" = ")
+                .is_some_and(|(name, _)| !name.contains(' '))
+        });
+        example.unwrap_or(line)
+    };
+    let examples: Vec<&str> = file.lines().map(uncommented).collect();
     let path = world.path("examples.toml");
-    std::fs::write(&path, examples).unwrap();
+    std::fs::write(&path, examples.join("\n")).unwrap();
     let shown = values(&show(&world, &["--config", text(&path)]));
     assert_eq!(shown["author_name"], "Ada Lovelace");
     assert_eq!(shown["aliases"], json!({"gpt2": "local/gpt2"}));
