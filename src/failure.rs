@@ -117,7 +117,7 @@ impl From<SpawnError> for Failure {
                 "wait until that command has ended; while `cairn up` runs there, commands go through it",
             ),
             SpawnError::Store(_) => {
-                Some("`cairn doctor` looks for the fault; the folder must belong to this user")
+                Some("the folder must belong to this user, and its device must have room")
             }
             _ => None,
         };

@@ -1,15 +1,19 @@
 //! Progress bars: on stderr, with rate and time left; none where nobody watches.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
-use cairn_node::control::Progress;
+use cairn_node::control::{Progress, Request};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output;
 
+/// Time between two turns of the spinner.
+const TURN: Duration = Duration::from_millis(200);
+
 /// What a request's progress counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unit {
+enum Unit {
     /// Bytes hashed, copied, verified.
     Bytes,
     /// Records, blobs, repositories.
@@ -25,16 +29,30 @@ pub(crate) struct Bar {
 }
 
 impl Bar {
-    /// A bar, or one that draws nothing: with `--json`, or when stdout or stderr is no terminal.
-    pub(crate) fn new(unit: Unit, json: bool) -> Self {
-        let watched = !json && std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-        let target = if watched {
-            ProgressDrawTarget::stderr_with_hz(10)
+    /// A spinner until the first progress comes, then a bar.
+    ///
+    /// It draws nothing for requests that are done at once, with `--json`, and when stdout or stderr is no
+    /// terminal.
+    pub(crate) fn new(request: &Request, json: bool) -> Self {
+        let (unit, what) = match request {
+            Request::Push { .. } => (Unit::Bytes, "publishing"),
+            Request::Verify { .. } => (Unit::Bytes, "verifying"),
+            Request::Gc { .. } => (Unit::Items, "collecting"),
+            Request::Doctor { .. } => (Unit::Items, "checking"),
+            _ => (Unit::Items, ""),
+        };
+        let terminal = || std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let drawn = if what.is_empty() || json || !terminal() {
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
         } else {
-            ProgressDrawTarget::hidden()
+            let drawn = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            drawn.set_style(template("{spinner} {elapsed} {wide_msg}"));
+            drawn.set_message(what);
+            drawn.enable_steady_tick(TURN);
+            drawn
         };
         Self {
-            drawn: ProgressBar::with_draw_target(None, target),
+            drawn,
             unit,
             known: None,
         }
@@ -66,7 +84,7 @@ impl Drop for Bar {
 }
 
 fn style(unit: Unit, known: bool) -> ProgressStyle {
-    let template = match (unit, known) {
+    template(match (unit, known) {
         (Unit::Bytes, true) => {
             "{bar:16} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left  {wide_msg}"
         }
@@ -75,8 +93,11 @@ fn style(unit: Unit, known: bool) -> ProgressStyle {
             "{bar:16} {human_pos} of {human_len}, {per_sec}, {eta} left  {wide_msg}"
         }
         (Unit::Items, false) => "{spinner} {human_pos}, {per_sec}  {wide_msg}",
-    };
-    ProgressStyle::with_template(template).expect("invariant: the templates are valid")
+    })
+}
+
+fn template(text: &str) -> ProgressStyle {
+    ProgressStyle::with_template(text).expect("invariant: the templates are valid")
 }
 
 #[cfg(test)]
@@ -84,9 +105,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_template_is_one() {
-        for unit in [Unit::Bytes, Unit::Items] {
-            let mut bar = Bar::new(unit, true);
+    fn every_step_is_taken_whatever_came_before() {
+        for request in [
+            Request::Verify { repo: None },
+            Request::Gc { dry_run: true },
+        ] {
+            let mut bar = Bar::new(&request, true);
             for (done, total) in [(0, 0), (1, 0), (1, 3), (0, 2)] {
                 bar.show(&Progress {
                     what: "hashing\x1b".into(),

@@ -8,7 +8,7 @@ use cairn_node::{Node, SpawnError};
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::progress::{Bar, Unit};
+use crate::progress::Bar;
 use crate::settings::Settings;
 
 /// How long to wait for a folder that another process has open without answering: a node that is starting
@@ -39,9 +39,9 @@ impl Session {
     }
 
     /// Does a request, showing its progress.
-    pub(crate) fn ask(&self, request: &Request, unit: Unit) -> Result<Answered, Failure> {
+    pub(crate) fn ask(&self, request: &Request) -> Result<Answered, Failure> {
         let data = &self.settings.data;
-        let mut bar = Bar::new(unit, self.json);
+        let mut bar = Bar::new(request, self.json);
         let begin = Instant::now();
         loop {
             if let Some(client) = Client::connect(data)? {

@@ -7,11 +7,10 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::output;
-use crate::progress::Unit;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, rebuild: bool) -> Result<ExitCode, Failure> {
-    let answer = session.ask(&Request::Doctor { rebuild }, Unit::Items)?;
+    let answer = session.ask(&Request::Doctor { rebuild })?;
     output::print(&answer.value, session.json, render)?;
     Ok(if output::flag(&answer.value, "ok") {
         ExitCode::SUCCESS

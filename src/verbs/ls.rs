@@ -8,12 +8,11 @@ use serde_json::Value;
 use crate::cli;
 use crate::failure::Failure;
 use crate::output;
-use crate::progress::Unit;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, arguments: &cli::Ls) -> Result<ExitCode, Failure> {
     let kind = arguments.kind();
-    let answer = session.ask(&Request::Ls { kind }, Unit::Items)?;
+    let answer = session.ask(&Request::Ls { kind })?;
     if !session.json && output::items(&answer.value, "repositories").is_empty() {
         output::message("no repositories; `cairn push DIR NAME` publishes one\n");
         return Ok(ExitCode::SUCCESS);

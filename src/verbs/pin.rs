@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::output;
-use crate::progress::Unit;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, repo: String) -> Result<ExitCode, Failure> {
@@ -16,7 +15,7 @@ pub(crate) fn run(session: &Session, repo: String) -> Result<ExitCode, Failure> 
 
 /// Pins or unpins, and says which it is now.
 pub(super) fn change(session: &Session, request: &Request) -> Result<ExitCode, Failure> {
-    let answer = session.ask(request, Unit::Items)?;
+    let answer = session.ask(request)?;
     output::print(&answer.value, session.json, render)?;
     Ok(ExitCode::SUCCESS)
 }

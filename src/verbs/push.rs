@@ -9,7 +9,6 @@ use serde_json::Value;
 use crate::cli;
 use crate::failure::Failure;
 use crate::output;
-use crate::progress::Unit;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, arguments: cli::Push) -> Result<ExitCode, Failure> {
@@ -28,7 +27,7 @@ pub(crate) fn run(session: &Session, arguments: cli::Push) -> Result<ExitCode, F
         reference: arguments.reference,
         message: arguments.message,
     };
-    let answer = session.ask(&request, Unit::Bytes)?;
+    let answer = session.ask(&request)?;
     for warning in output::items(&answer.value, "warnings") {
         let text = warning
             .as_str()

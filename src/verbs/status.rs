@@ -9,11 +9,10 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::output;
-use crate::progress::Unit;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session) -> Result<ExitCode, Failure> {
-    let mut answer = session.ask(&Request::Status, Unit::Items)?;
+    let mut answer = session.ask(&Request::Status)?;
     answer.value["running"] = json!(answer.running);
     if !answer.running {
         // What this process says of itself while it has the folder open is nothing about a node.

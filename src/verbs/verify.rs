@@ -8,11 +8,10 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::output;
-use crate::progress::Unit;
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, repo: Option<String>) -> Result<ExitCode, Failure> {
-    let answer = session.ask(&Request::Verify { repo }, Unit::Bytes)?;
+    let answer = session.ask(&Request::Verify { repo })?;
     output::print(&answer.value, session.json, render)?;
     let damaged = output::items(&answer.value, "damaged");
     if damaged.is_empty() {
@@ -20,7 +19,7 @@ pub(crate) fn run(session: &Session, repo: Option<String>) -> Result<ExitCode, F
     }
     Err(Failure::new(format!(
         "{} damaged",
-        output::count(damaged.len() as u64, "blob")
+        output::count(damaged.len() as u64, "object")
     ))
     .hint("damaged content is not served; push the files again to replace it"))
 }

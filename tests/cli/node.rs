@@ -152,8 +152,10 @@ fn answers(world: &World, repo: &str) -> Value {
     assert_eq!(answers["ls"], answers["models"]);
     assert_eq!(answers["datasets"], json!({"repositories": []}));
     assert_eq!(answers["pinned"]["pinned"], true);
-    assert_eq!(answers["pin"], json!({"repo": repo, "pinned": true}));
-    assert_eq!(answers["unpin"], json!({"repo": repo, "pinned": false}));
+    for (verb, pinned) in [("pin", true), ("unpin", false)] {
+        assert_eq!(answers[verb]["repo"], repo);
+        assert_eq!(answers[verb]["pinned"], pinned);
+    }
     assert_eq!(answers["verify"]["damaged"], json!([]));
     assert_eq!(answers["gc"]["dry_run"], true);
     answers
@@ -440,7 +442,7 @@ fn damage_is_named_and_gives_exit_code_1() {
     let ran: Ran = world.run(&["verify", "--json"]);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr.starts_with("error: 1 blob damaged\n"),
+        ran.stderr.starts_with("error: 1 object damaged\n"),
         "{}",
         ran.stderr
     );
