@@ -1,5 +1,7 @@
 //! What the command line asks of a node, over its socket or in its own process: one enum, one function.
 
+pub mod socket;
+
 use std::path::PathBuf;
 use std::sync::PoisonError;
 

@@ -1,0 +1,70 @@
+//! `cairn up`: a node and its gateway, until stopped.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::output;
+use crate::service::{self, Service};
+use crate::session::Session;
+
+pub(crate) fn run(session: &Session) -> Result<ExitCode, Failure> {
+    service::block_on(serve(session))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(session: &Session) -> Result<(), Failure> {
+    let settings = &session.settings;
+    let public_url = settings.values.public_url.clone();
+    let gateway = settings.values.gateway;
+    let service = Service::start(settings.node(), gateway, public_url.clone()).await?;
+    let value = json!({
+        "gateway_url": service.gateway_url,
+        "public_url": public_url,
+        "data": settings.data.to_string_lossy(),
+        "namespace": service.node.namespace(),
+        "namespace_alias": settings.values.namespace_alias,
+        "peer_id": service.node.peer_id(),
+        "listen_addrs": service.node.listen_addrs(),
+    });
+    output::print(&value, session.json, render)?;
+    service.run().await
+}
+
+/// The first line has one space, so that scripts can take the URL from it.
+fn render(value: &Value) -> String {
+    let text = |member| output::text(value, member);
+    let mut lines = vec![format!("gateway {}", text("gateway_url"))];
+    if value["public_url"].is_string() {
+        lines.push(format!("public  {}", text("public_url")));
+    }
+    lines.push(format!("data    {}", text("data")));
+    lines.push(format!(
+        "names   {}/… (here also {}/…)",
+        text("namespace"),
+        text("namespace_alias")
+    ));
+    lines.push(format!("peer    {}", text("peer_id")));
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateway_comes_first() {
+        let text = render(&json!({
+            "gateway_url": "http://127.0.0.1:1", "public_url": null, "data": "/d",
+            "namespace": "kabc", "namespace_alias": "local", "peer_id": "12D3", "listen_addrs": [],
+        }));
+        assert_eq!(
+            text,
+            "gateway http://127.0.0.1:1\n\
+             data    /d\n\
+             names   kabc/… (here also local/…)\n\
+             peer    12D3\n"
+        );
+    }
+}
