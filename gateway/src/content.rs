@@ -1,0 +1,181 @@
+//! File contents: `/{id}/resolve/{rev}/{path}` and `/raw/`, with what the hub's clients read of them.
+//!
+//! A request for a file that was asked for before costs one look-up: [`Documents`] keeps whole answers,
+//! header by header, under the URL's path. They are valid for one generation of the node, so that names,
+//! branches, and content found damaged are never older than the node itself; and an open file is looked
+//! at (`fstat`) before each use, and asked of the node again after a while.
+
+mod document;
+mod headers;
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use cairn_node::repos::EntryKind;
+use cairn_protocol::name::RepoKind;
+use quick_cache::{Equivalent, Weighter, sync::Cache};
+
+use self::document::{Document, Facts};
+use crate::error::{ApiError, reading_only};
+use crate::gateway::Gateway;
+use crate::reply::Reply;
+use crate::repo::{self, Located};
+use crate::url;
+
+/// Bytes of a path under which an answer is kept; longer ones are served and not kept.
+const KEPT_PATH_BYTES_MAX: usize = 4 << 10;
+
+pub(crate) fn routes() -> Router<Gateway> {
+    Router::new().fallback(serve)
+}
+
+async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Response, ApiError> {
+    reading_only(request.method())?;
+    let generation = gateway.node().repos().generation();
+    let path = request.uri().path();
+    if let Some(document) = gateway.documents().get(generation, path) {
+        return document.answer(&request);
+    }
+    let uri = request.uri().clone();
+    let loaded = gateway
+        .blocking(move |gateway| load(gateway, uri.path(), uri.query()))
+        .await?;
+    match loaded {
+        Loaded::Document(document) => {
+            let answer = document.answer(&request);
+            gateway.documents().put(generation, path, document);
+            answer
+        }
+        Loaded::Moved(path) => Ok(Reply::moved(&path).into_response()),
+    }
+}
+
+enum Loaded {
+    Document(Arc<Document>),
+    Moved(String),
+}
+
+/// Finds a file of a repository and makes its answer.
+fn load(gateway: &Gateway, path: &str, query: Option<&str>) -> Result<Loaded, ApiError> {
+    let segments = url::segments(path)?;
+    let (kind, prefix, segments) = match segments.split_first() {
+        Some((first, rest)) if first.text == "datasets" => (RepoKind::Dataset, "/datasets/", rest),
+        Some((first, rest)) if first.text == "spaces" => (RepoKind::Space, "/spaces/", rest),
+        _ => (RepoKind::Model, "/", &segments[..]),
+    };
+    // A verb, a revision and a path must follow the id, else this is no URL of a file.
+    let readings: Vec<_> = repo::readings(segments, |verb| matches!(verb, "resolve" | "raw"))
+        .filter(|reading| reading.rest.len() >= 3)
+        .collect();
+    if readings.is_empty() {
+        return Err(ApiError::no_route());
+    }
+    let (repo, rest) =
+        match repo::locate(gateway.node(), kind, prefix, readings.into_iter(), query)? {
+            Located::Here(repo, rest) => (repo, rest),
+            Located::Moved(path) => return Ok(Loaded::Moved(path)),
+        };
+    let (commit, path) = repo::commit(&repo, &rest[1..])?;
+    let oid = commit.info().oid;
+    let entry = match repo::path(path) {
+        Some(path) if !path.is_empty() => commit.entry(&path)?,
+        _ => None,
+    };
+    let entry = entry.ok_or_else(|| ApiError::entry_not_found(&oid))?;
+    let EntryKind::File(file) = &entry.kind else {
+        return Err(ApiError::entry_not_found(&oid));
+    };
+    let facts = Facts {
+        commit: oid,
+        path: &entry.path,
+        oid: entry.oid,
+        file,
+    };
+    if let Some(size) = file.pointer_size.filter(|_| rest[0].text == "raw") {
+        let document = Document::pointer(&facts, size)?;
+        return Ok(Loaded::Document(Arc::new(document)));
+    }
+    let hash = file
+        .blake3
+        .ok_or_else(|| ApiError::content_unknown(&entry.path))?;
+    let content = gateway.node().content(&hash)?;
+    let document = Document::file(&facts, content)?;
+    Ok(Loaded::Document(Arc::new(document)))
+}
+
+/// Prepared answers by generation and path, within a bound of bytes.
+#[derive(Debug)]
+pub(crate) struct Documents {
+    cache: Cache<Key, Arc<Document>, Weigh>,
+    newest: AtomicU64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    generation: u64,
+    path: Box<str>,
+}
+
+/// A [`Key`] that owns nothing; hashes alike.
+#[derive(Hash)]
+struct KeyRef<'a> {
+    generation: u64,
+    path: &'a str,
+}
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.generation == key.generation && *self.path == *key.path
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Weigh;
+
+impl Weighter<Key, Arc<Document>> for Weigh {
+    fn weight(&self, key: &Key, document: &Arc<Document>) -> u64 {
+        key.path.len() as u64 + document.weight()
+    }
+}
+
+impl Documents {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        let typical_bytes = 4 << 10;
+        let count = usize::try_from(bytes_max / typical_bytes).unwrap_or(usize::MAX);
+        Self {
+            cache: Cache::with_weighter(count, bytes_max, Weigh),
+            newest: AtomicU64::new(0),
+        }
+    }
+
+    /// How many answers are kept.
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.cache.len()).unwrap_or(u32::MAX)
+    }
+
+    fn get(&self, generation: u64, path: &str) -> Option<Arc<Document>> {
+        let key = KeyRef { generation, path };
+        let document = self.cache.get(&key)?;
+        if document.is_fresh() {
+            return Some(document);
+        }
+        self.cache.remove(&key);
+        None
+    }
+
+    fn put(&self, generation: u64, path: &str, document: Arc<Document>) {
+        if path.len() > KEPT_PATH_BYTES_MAX {
+            return;
+        }
+        // What an older generation left can't be asked for again, and keeps files open.
+        if self.newest.fetch_max(generation, Ordering::Relaxed) < generation {
+            self.cache.clear();
+        }
+        let path = path.into();
+        self.cache.insert(Key { generation, path }, document);
+    }
+}

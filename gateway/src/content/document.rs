@@ -1,0 +1,263 @@
+//! One file at one revision, ready to be sent: headers made, content in memory or open.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, RANGE, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use cairn_node::repos::FileEntry;
+use cairn_node::store::Content;
+use cairn_protocol::hash::GitOid;
+
+use super::headers;
+use crate::error::{ApiError, REPO_COMMIT, ascii};
+use crate::range::{self, Selection};
+use crate::sendfile::FileBytes;
+use crate::url::Pairs;
+
+/// The entity tag of the content itself, on every hop.
+const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
+/// The size of the content itself, on every hop.
+const LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
+
+/// Age at which an open file is asked of the node again, which may have reasons not to give it.
+const OPEN_AGE_MAX: Duration = Duration::from_mins(10);
+/// What an open file weighs in the cache: descriptors and mappings are few, bytes of memory are many.
+const OPEN_FILE_WEIGHT: u64 = 64 << 10;
+/// What headers and bookkeeping weigh.
+const DOCUMENT_WEIGHT: u64 = 2 << 10;
+
+/// What the repository says of a file.
+pub(super) struct Facts<'a> {
+    pub(super) commit: GitOid,
+    pub(super) path: &'a str,
+    /// Git's blob: the file, or its LFS pointer.
+    pub(super) oid: GitOid,
+    pub(super) file: &'a FileEntry,
+}
+
+/// An answer without what depends on the request.
+#[derive(Debug)]
+pub(crate) struct Document {
+    headers: HeaderMap,
+    /// Quoted.
+    etag: String,
+    /// `Content-Disposition` for `?download=true`.
+    attachment: HeaderValue,
+    size: u64,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Memory(Bytes),
+    File(OpenFile),
+}
+
+/// A mapped file, and how it looked when the node gave it.
+#[derive(Debug)]
+struct OpenFile {
+    bytes: FileBytes,
+    file: Arc<File>,
+    stamp: Stamp,
+    opened: Instant,
+}
+
+/// Changes when somebody writes to a file, or the node removes it.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp([i128; 5]);
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(file)?;
+        Ok(Self([
+            stat.st_size.into(),
+            stat.st_mtime.into(),
+            stat.st_mtime_nsec.into(),
+            stat.st_ctime.into(),
+            stat.st_ctime_nsec.into(),
+        ]))
+    }
+}
+
+impl Document {
+    /// The content of a file.
+    pub(super) fn file(facts: &Facts<'_>, content: Content) -> Result<Self, ApiError> {
+        // The hub's rule: an LFS file goes by its SHA-256, a regular one by its git oid.
+        let etag = match facts.file.pointer_size {
+            Some(_) => facts.file.sha256.to_hex(),
+            None => facts.oid.to_hex(),
+        };
+        let source = match content {
+            Content::Small(bytes) => Source::Memory(bytes),
+            Content::Flat(flat) => {
+                let stamp = Stamp::of(&flat.file).map_err(ApiError::internal)?;
+                let bytes = FileBytes::new(Arc::clone(&flat.file), flat.size)
+                    .map_err(ApiError::internal)?;
+                Source::File(OpenFile {
+                    bytes,
+                    file: flat.file,
+                    stamp,
+                    opened: Instant::now(),
+                })
+            }
+        };
+        Ok(Self::new(facts, &etag, source))
+    }
+
+    /// The pointer that git holds in place of an LFS file.
+    pub(super) fn pointer(facts: &Facts<'_>, size: u64) -> Result<Self, ApiError> {
+        let (sha256, content_size) = (facts.file.sha256, facts.file.size);
+        let text = format!(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {content_size}\n"
+        );
+        if text.len() as u64 != size {
+            return Err(ApiError::not_canonical_pointer());
+        }
+        let source = Source::Memory(text.into());
+        Ok(Self::new(facts, &facts.oid.to_hex(), source))
+    }
+
+    fn new(facts: &Facts<'_>, etag: &str, source: Source) -> Self {
+        let size = match &source {
+            Source::Memory(bytes) => bytes.len() as u64,
+            Source::File(open) => open.bytes.size(),
+        };
+        let etag = format!("\"{etag}\"");
+        let mut headers = HeaderMap::with_capacity(16);
+        for (name, value) in [
+            (CONTENT_TYPE, headers::content_type(facts.path)),
+            (ETAG, ascii(&etag)),
+            (LINKED_ETAG, ascii(&etag)),
+            (LINKED_SIZE, size.into()),
+            (REPO_COMMIT, ascii(&facts.commit.to_hex())),
+            (
+                CONTENT_DISPOSITION,
+                headers::disposition("inline", facts.path),
+            ),
+            (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+            (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+            (VARY, HeaderValue::from_static("Origin")),
+            (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (
+                CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static("default-src 'none'; sandbox"),
+            ),
+        ] {
+            headers.insert(name, value);
+        }
+        Self {
+            headers,
+            etag,
+            attachment: headers::disposition("attachment", facts.path),
+            size,
+            source,
+        }
+    }
+
+    /// Bytes of memory, or what stands for them.
+    pub(super) fn weight(&self) -> u64 {
+        DOCUMENT_WEIGHT
+            + match &self.source {
+                Source::Memory(bytes) => bytes.len() as u64,
+                Source::File(_) => OPEN_FILE_WEIGHT,
+            }
+    }
+
+    /// Whether the file is as the node gave it, not long ago.
+    pub(super) fn is_fresh(&self) -> bool {
+        match &self.source {
+            Source::Memory(_) => true,
+            Source::File(open) => {
+                open.opened.elapsed() < OPEN_AGE_MAX
+                    && Stamp::of(&open.file).is_ok_and(|stamp| stamp == open.stamp)
+            }
+        }
+    }
+
+    /// Answers a GET or HEAD.
+    pub(super) fn answer(&self, request: &Request) -> Result<Response, ApiError> {
+        let asked = request.headers();
+        if headers::is_unchanged(asked, &self.etag) {
+            return Ok(self.unchanged());
+        }
+        let is_head = request.method() == Method::HEAD;
+        let range = asked
+            .get(RANGE)
+            .filter(|_| !is_head && headers::is_range_valid(asked, &self.etag));
+        let selection = match range {
+            Some(range) => range::select(range.as_bytes(), self.size),
+            None => Selection::Whole,
+        };
+        let (status, part, content_range) = match selection {
+            Selection::Whole => (StatusCode::OK, 0..self.size, None),
+            Selection::Part(part) => {
+                let (first, last) = (part.start, part.end - 1);
+                let text = format!("bytes {first}-{last}/{}", self.size);
+                (StatusCode::PARTIAL_CONTENT, part, Some(text))
+            }
+            // Clients learn a size by asking for the first byte, and an empty file has none.
+            Selection::Unsatisfiable if self.size == 0 => {
+                (StatusCode::OK, 0..0, Some("bytes */0".to_owned()))
+            }
+            Selection::Unsatisfiable => return Err(ApiError::range_not_satisfiable(self.size)),
+        };
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_LENGTH, (part.end - part.start).into());
+        if let Some(text) = content_range {
+            headers.insert(CONTENT_RANGE, ascii(&text));
+        }
+        if let Some(query) = request.uri().query()
+            && Pairs::parse(query.as_bytes()).flag("download")
+        {
+            headers.insert(CONTENT_DISPOSITION, self.attachment.clone());
+        }
+        let body = if is_head {
+            Body::empty()
+        } else {
+            Body::from(self.bytes(part))
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+
+    fn bytes(&self, part: std::ops::Range<u64>) -> Bytes {
+        match &self.source {
+            Source::Memory(bytes) => {
+                let index = |at| usize::try_from(at).expect("invariant: within bytes in memory");
+                bytes.slice(index(part.start)..index(part.end))
+            }
+            Source::File(open) => open.bytes.slice(part),
+        }
+    }
+
+    fn unchanged(&self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        for name in [
+            ETAG,
+            LINKED_ETAG,
+            LINKED_SIZE,
+            REPO_COMMIT,
+            CACHE_CONTROL,
+            VARY,
+        ] {
+            if let Some(value) = self.headers.get(&name) {
+                response.headers_mut().insert(name, value.clone());
+            }
+        }
+        response
+    }
+}

@@ -1,0 +1,308 @@
+//! How every failure looks to a client.
+//!
+//! The hub's clients decide by `X-Error-Code`, show `X-Error-Message`, and read the JSON `error`; all
+//! three come from here. What is not for outsiders (paths, causes) goes to the log by [`Failure`], with
+//! the request's id.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use cairn_node::repos::RepoError;
+use cairn_node::store::StoreError;
+use cairn_protocol::hash::GitOid;
+
+/// Machine-readable kind of an error.
+pub(crate) const ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
+/// Text of an error, for people.
+pub(crate) const ERROR_MESSAGE: HeaderName = HeaderName::from_static("x-error-message");
+/// Commit that an answer is from.
+pub(crate) const REPO_COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
+
+/// Code of a repository that doesn't exist, or that the caller may not see.
+pub(crate) const REPO_NOT_FOUND: &str = "RepoNotFound";
+/// Code of a missing branch, tag or commit.
+const REVISION_NOT_FOUND: &str = "RevisionNotFound";
+/// Code of a missing file or folder.
+const ENTRY_NOT_FOUND: &str = "EntryNotFound";
+/// Code of content that doesn't match its hash any more.
+const CONTENT_DAMAGED: &str = "ContentDamaged";
+/// Code of content that the node knows of and doesn't hold.
+const CONTENT_ABSENT: &str = "ContentAbsent";
+
+/// Bytes of `X-Error-Message`; the JSON body has the whole text.
+const MESSAGE_HEADER_BYTES_MAX: usize = 1024;
+
+/// An answer that says why there is no other.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: Option<&'static str>,
+    message: String,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What only the log learns of an answer of 500 and above; travels as an extension of the response.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure(pub(crate) String);
+
+impl ApiError {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code: None,
+            message: message.into(),
+            header: None,
+            source: None,
+        }
+    }
+
+    fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some(Box::new((name, value)));
+        self
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// No route of ours: neither a repository's nor another.
+    pub(crate) fn no_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Not found")
+    }
+
+    pub(crate) fn repository_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Repository not found").code(REPO_NOT_FOUND)
+    }
+
+    pub(crate) fn revision_not_found(revision: &str) -> Self {
+        let message = format!("Invalid rev id: {revision}");
+        Self::new(StatusCode::NOT_FOUND, message).code(REVISION_NOT_FOUND)
+    }
+
+    /// Names the commit too: clients remember what it doesn't have.
+    pub(crate) fn entry_not_found(commit: &GitOid) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Entry not found")
+            .code(ENTRY_NOT_FOUND)
+            .header(REPO_COMMIT, ascii(&commit.to_hex()))
+    }
+
+    pub(crate) fn method_not_allowed(allowed: &'static str) -> Self {
+        let message = format!("Method not allowed: use {allowed}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
+            .header(ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    pub(crate) fn url_too_long(max: usize) -> Self {
+        let message = format!("The URL is longer than {max} bytes");
+        Self::new(StatusCode::URI_TOO_LONG, message)
+    }
+
+    pub(crate) fn body_too_large(max: usize) -> Self {
+        let message = format!("The request's body is larger than {max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    }
+
+    pub(crate) fn body_too_slow() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "The request's body did not arrive in time",
+        )
+    }
+
+    pub(crate) fn body_broken(source: axum::Error) -> Self {
+        Self {
+            source: Some(source.into()),
+            ..Self::bad_request("The request's body could not be read")
+        }
+    }
+
+    pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
+    }
+
+    pub(crate) fn range_not_satisfiable(size: u64) -> Self {
+        let message = format!("The range is not within the file's {size} bytes");
+        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, message)
+            .header(CONTENT_RANGE, ascii(&format!("bytes */{size}")))
+    }
+
+    pub(crate) fn unauthorized(message: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, message)
+    }
+
+    /// A mirror that knows of a file and doesn't know its content's hash yet.
+    pub(crate) fn content_unknown(path: &str) -> Self {
+        let message = format!("The content of {path} has not reached this node yet");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message).code(CONTENT_ABSENT)
+    }
+
+    pub(crate) fn not_canonical_pointer() -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "This file's LFS pointer is not in its canonical form, and is not shown",
+        )
+    }
+
+    /// The node is busy at its bounds; soon it will not be.
+    pub(crate) fn busy() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The node is busy: try again",
+        )
+        .header(RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// A failure of ours, of which outsiders learn nothing but its place in the log.
+    pub(crate) fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            source: Some(source.into()),
+            ..Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Internal error: the node's log has the reason, under this request's id",
+            )
+        }
+    }
+
+    fn chain(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            // Writing to a String can't fail.
+            let _ = write!(text, ": {error}");
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let (status, code, message) = match &error {
+            StoreError::Damaged { hash, .. } => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Some(CONTENT_DAMAGED),
+                format!("Content {hash} is damaged on this node, and not served until repaired"),
+            ),
+            StoreError::Absent { hash } => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Some(CONTENT_ABSENT),
+                format!("Content {hash} is known to this node, but not stored on it"),
+            ),
+            StoreError::Full { .. } => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                None,
+                "No space left on the node's disk".to_owned(),
+            ),
+            _ => return Self::internal(error),
+        };
+        Self {
+            code,
+            source: Some(error.into()),
+            ..Self::new(status, message)
+        }
+    }
+}
+
+impl From<RepoError> for ApiError {
+    fn from(error: RepoError) -> Self {
+        match error {
+            RepoError::NotFound(_) => Self::repository_not_found(),
+            RepoError::Revision(revision) => Self::revision_not_found(&revision),
+            // Those who know the commit say `entry_not_found` themselves.
+            RepoError::Entry(_) => {
+                Self::new(StatusCode::NOT_FOUND, "Entry not found").code(ENTRY_NOT_FOUND)
+            }
+            RepoError::Ambiguous(_) => {
+                Self::new(StatusCode::NOT_FOUND, error.to_string()).code(REVISION_NOT_FOUND)
+            }
+            RepoError::Store(error) => error.into(),
+            _ => Self::internal(error),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "error": self.message }).to_string();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        if self.status.is_server_error() {
+            response.extensions_mut().insert(Failure(self.chain()));
+        }
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/json; charset=utf-8"),
+        );
+        headers.insert(ERROR_MESSAGE, ascii(&self.message));
+        if let Some(code) = self.code {
+            headers.insert(ERROR_CODE, HeaderValue::from_static(code));
+        }
+        if let Some(header) = self.header {
+            headers.insert(header.0, header.1);
+        }
+        response
+    }
+}
+
+/// Text as a header value: what isn't printable ASCII becomes `?`, and the end of a long one is cut.
+pub(crate) fn ascii(text: &str) -> HeaderValue {
+    let safe: String = text
+        .chars()
+        .take(MESSAGE_HEADER_BYTES_MAX)
+        .map(|c| if matches!(c, ' '..='~') { c } else { '?' })
+        .collect();
+    HeaderValue::try_from(safe).expect("invariant: printable ASCII is a header value")
+}
+
+/// Refuses methods other than GET and HEAD.
+pub(crate) fn reading_only(method: &Method) -> Result<(), ApiError> {
+    if method == Method::GET || method == Method::HEAD {
+        Ok(())
+    } else {
+        Err(ApiError::method_not_allowed("GET, HEAD"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_safe_in_headers_and_whole_in_json() {
+        let error = ApiError::revision_not_found("a\r\nX-Evil: ü");
+        let response = error.into_response();
+        assert_eq!(
+            response.headers()[ERROR_MESSAGE],
+            "Invalid rev id: a??X-Evil: ?"
+        );
+        assert_eq!(response.headers()[ERROR_CODE], REVISION_NOT_FOUND);
+        assert_eq!(ascii(&"x".repeat(5000)).len(), MESSAGE_HEADER_BYTES_MAX);
+    }
+
+    #[test]
+    fn paths_of_the_node_stay_in_its_log() {
+        let error = StoreError::Io {
+            operation: "read",
+            path: "/secret/place".into(),
+            source: std::io::Error::other("disk on fire"),
+        };
+        let response = ApiError::from(error).into_response();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let message = response.headers()[ERROR_MESSAGE].to_str().unwrap();
+        assert!(!message.contains("secret"));
+        let failure = response.extensions().get::<Failure>().unwrap();
+        assert!(failure.0.contains("/secret/place") && failure.0.contains("disk on fire"));
+    }
+}

@@ -1,0 +1,127 @@
+//! The gateway: a node, its settings, and what is kept between requests.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_node::Node;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::error::ApiError;
+use crate::{content, entry, hub, metrics, server};
+
+/// Time between two rounds that take up metric samples.
+const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
+
+/// Serves one node over HTTP; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: Node,
+    config: Config,
+    documents: content::Documents,
+    facts: hub::Facts,
+    places: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// A gateway to a node; nothing is served before [`Gateway::serve`].
+    pub fn new(node: Node, config: Config) -> Self {
+        metrics::install();
+        Self {
+            inner: Arc::new(Inner {
+                documents: content::Documents::new(config.content_cache_bytes),
+                facts: hub::Facts::default(),
+                places: Arc::new(Semaphore::new(config.blocking_max)),
+                node,
+                config,
+            }),
+        }
+    }
+
+    /// The root URL of a gateway that listens at an address: the public one, where there is one.
+    pub fn url(&self, address: SocketAddr) -> String {
+        if let Some(url) = &self.inner.config.public_url {
+            return url.trim_end_matches('/').to_owned();
+        }
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        format!("http://{}", SocketAddr::new(ip, address.port()))
+    }
+
+    /// Serves on a listener until `shutdown` is cancelled, and tells the node its URL.
+    ///
+    /// Then it stops accepting, closes resting connections, and lets running requests end within
+    /// [`Config::drain_timeout`].
+    ///
+    /// # Errors
+    /// The listener has no address.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        self.inner.node.set_gateway_url(self.url(address));
+        let config = self.inner.config.clone();
+        let serving = server::serve(listener, entry::service(self), &config, shutdown);
+        tokio::select! {
+            () = upkeep() => Ok(()),
+            served = serving => served,
+        }
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.inner.node
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn documents(&self) -> &content::Documents {
+        &self.inner.documents
+    }
+
+    pub(crate) fn facts(&self) -> &hub::Facts {
+        &self.inner.facts
+    }
+
+    /// Runs node calls on a blocking thread, so many at a time.
+    ///
+    /// # Errors
+    /// No place became free in [`Config::queue_timeout`], or what the work says.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let places = Arc::clone(&self.inner.places);
+        let place = tokio::time::timeout(self.inner.config.queue_timeout, places.acquire_owned())
+            .await
+            .map_err(|_| ApiError::busy())?
+            .map_err(ApiError::internal)?;
+        let gateway = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _place = place;
+            work(&gateway)
+        })
+        .await
+        .map_err(ApiError::internal)?
+    }
+}
+
+/// Takes up metric samples for ever.
+async fn upkeep() {
+    let mut period = tokio::time::interval(UPKEEP_PERIOD);
+    loop {
+        period.tick().await;
+        metrics::upkeep();
+    }
+}

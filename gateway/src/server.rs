@@ -1,0 +1,204 @@
+//! Connections: accepts them, bounds them, serves on them, drains them.
+//!
+//! HTTP/1.1 by hyper over [`FileStream`]s. Every wait on a peer has an end: the head of a request and
+//! the rest between requests by [`Activity`] here, a body that is read by its handler, a peer that
+//! takes nothing by the kernel (`TCP_USER_TIMEOUT`, which knows of progress that no write shows).
+//! There is no HTTP/2: none of the clients needs it without TLS, and what is not there can't be abused.
+
+mod activity;
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use self::activity::{Activity, Verdict};
+use crate::config::Config;
+use crate::metrics;
+use crate::sendfile::FileStream;
+
+/// Wait after the first failed accept; doubles up to [`ACCEPT_PAUSE_MAX`].
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
+/// Longest wait between two accepts while the system refuses them (no file descriptors, no memory).
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Serves on a listener until `shutdown` is cancelled, then drains.
+///
+/// A shutdown stops accepting, closes connections that rest, lets running requests end within
+/// [`Config::drain_timeout`], and closes what is left.
+///
+/// # Errors
+/// None at the moment: a failed accept is tried again, with a pause.
+pub async fn serve<S>(
+    listener: TcpListener,
+    service: S,
+    config: &Config,
+    shutdown: CancellationToken,
+) -> io::Result<()>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let server = Arc::new(Server {
+        service,
+        config: config.clone(),
+        builder: builder(config),
+        draining: shutdown.clone(),
+        closing: CancellationToken::new(),
+    });
+    let places = Arc::new(Semaphore::new(config.connections_max));
+    let connections = TaskTracker::new();
+    let accepting = accept_all(&server, &listener, &places, &connections);
+    shutdown.run_until_cancelled(accepting).await;
+    drop(listener);
+    connections.close();
+    let drained = tokio::time::timeout(config.drain_timeout, connections.wait()).await;
+    if drained.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "closing connections whose requests did not end in time"
+        );
+        server.closing.cancel();
+        connections.wait().await;
+    }
+    Ok(())
+}
+
+fn builder(config: &Config) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(config.headers_max)
+        .max_header_size(config.header_bytes_max)
+        // The buffer must hold a head of the largest size and what is pipelined behind it.
+        .max_buf_size(config.header_bytes_max.max(8 << 10) + (8 << 10))
+        .writev(true);
+    builder
+}
+
+struct Server<S> {
+    service: S,
+    config: Config,
+    builder: http1::Builder,
+    draining: CancellationToken,
+    closing: CancellationToken,
+}
+
+/// Accepts for ever; where all places are taken, the next connection waits in the backlog.
+async fn accept_all<S>(
+    server: &Arc<Server<S>>,
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    connections: &TaskTracker,
+) where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let mut pause = ACCEPT_PAUSE_MIN;
+    loop {
+        let Ok(place) = Arc::clone(places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                pause = ACCEPT_PAUSE_MIN;
+                connections.spawn(connection(Arc::clone(server), stream, place));
+            }
+            Err(error) if concerns_one_connection(&error) => {
+                tracing::debug!(%error, "accept");
+            }
+            Err(error) => {
+                tracing::warn!(%error, ?pause, "accept failed: trying again after a pause");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+            }
+        }
+    }
+}
+
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Serves one connection to its end; the place is free again after it.
+async fn connection<S>(server: Arc<Server<S>>, stream: TcpStream, place: OwnedSemaphorePermit)
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let _place = place;
+    let _counted = metrics::OpenConnection::new();
+    prepare(&stream, &server.config);
+    let activity = Arc::new(Activity::new(&server.config));
+    let stream = TokioIo::new(FileStream::new(stream, Arc::clone(&activity)));
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let answering = activity.request();
+        let answer = server.service.clone().call(request.map(Body::new));
+        async move {
+            let answer = answer.await;
+            drop(answering);
+            answer
+        }
+    });
+    let mut serving = pin!(server.builder.serve_connection(stream, service));
+    let mut check = pin!(tokio::time::sleep_until(activity.first_check()));
+    let draining = server.draining.child_token();
+    let mut drain = pin!(draining.cancelled());
+    let closing = server.closing.child_token();
+    let mut close = pin!(closing.cancelled());
+    let mut is_draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection");
+                }
+                return;
+            }
+            () = check.as_mut() => match activity.check(Instant::now()) {
+                Verdict::CheckAt(at) => check.as_mut().reset(at),
+                Verdict::Close(reason) => {
+                    tracing::debug!(reason, "connection closed");
+                    return;
+                }
+            },
+            () = drain.as_mut(), if !is_draining => {
+                is_draining = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            () = close.as_mut() => return,
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream, config: &Config) {
+    let idle_ms = u32::try_from(config.body_idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    let set = stream
+        .set_nodelay(true)
+        .and_then(|()| Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, idle_ms)?));
+    if let Err(error) = set {
+        tracing::debug!(%error, "socket options");
+    }
+}
