@@ -73,12 +73,8 @@ class Node:
         return self.root / "up.log"
 
     def environment(self) -> dict[str, str]:
-        """The environment of each command: this test's, the configuration file, and nothing else of Cairn."""
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("CAIRN_") or name == "CAIRN_TEST_RUN"
-        }
+        """The environment of each command: this one's without settings of Cairn, and the file."""
+        inherited = {n: v for n, v in os.environ.items() if not n.startswith("CAIRN_")}
         return inherited | {"CAIRN_CONFIG": str(self.root / "cairn.toml")}
 
     def start(self) -> "Node":
