@@ -1,12 +1,13 @@
 """Runs the commands of README.md, so that what a newcomer copies works.
 
-Every fenced block marked `sh` is run, block after block, by bash, in the repository's root, with a home
-and data folder of its own; a command that does not end with 0 is a failure. What cannot run here (a
-machine's service manager, an address that is not this machine's) stands in blocks marked `console`.
+Every fenced block marked `sh` is run, block after block, by bash, with a home and data folder of its own:
+lines of cargo in the repository's root, all others in a folder that holds `my-model`, a small model. A
+command that does not end with 0 is a failure. What cannot run here (a machine's service manager, an
+address that is not this machine's) stands in blocks marked `console`.
 
 A line that starts a service (`cairn up`, `cairn demo`, by whatever way `cairn` is called) is left
 running until the end, then stopped with Ctrl-C; the commands that `demo` prints are run as well.
-`tests/run` itself is only looked at. `my-model` is a folder with a small model.
+`tests/run` itself is only looked at.
 """
 
 import os
@@ -27,6 +28,7 @@ from samples import write_tiny_bert  # noqa: E402
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
 SERVICE = re.compile(r"^(?:\S+=\S+ )*(?:cairn|\S*/cairn|cargo run --release --) (up|demo)\b")
+IN_ROOT = re.compile(r"^(?:\S+=\S+ )*cargo\b")
 OWN_COMMAND = re.compile(r"^(?:\./)?(tests/run|tests/bench|\.ci/run)\b")
 # What a newcomer meets first, in this order.
 FIRST_COMMANDS = ["cargo run --release -- demo", "tests/run"]
@@ -40,13 +42,15 @@ STOP_SECONDS = 15
 class Service:
     """A command that runs until it is stopped."""
 
-    def __init__(self, command: str, environment: dict[str, str], output: Path) -> None:
+    def __init__(
+        self, command: str, folder: Path, environment: dict[str, str], output: Path
+    ) -> None:
         self.command = command
         self.output = output
         with output.open("wb") as file:
             self.process = subprocess.Popen(
-                ["bash", "-c", f"exec {command}"],
-                cwd=ROOT,
+                ["bash", "-c", f"exec env {command}"],
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -90,6 +94,8 @@ class Checker:
         self.failed = 0
         self.services: list[Service] = []
         self.exports: list[str] = []
+        self.work = scratch / "work"
+        write_tiny_bert(self.work / "my-model")
         home = scratch / "home"
         home.mkdir()
         path = f"{binary().parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -118,30 +124,38 @@ class Checker:
             print(f"ok     {what}", flush=True)
 
     def run_block(self, block: str) -> None:
-        """Runs a block line group by line group: services apart, the rest as one script."""
+        """Runs a block in order: services and lines of cargo apart, the rest together."""
         script: list[str] = []
         for line in block.splitlines():
-            if SERVICE.match(line) or OWN_COMMAND.match(line):
+            if any(kind.match(line) for kind in (SERVICE, OWN_COMMAND, IN_ROOT)):
                 self.run_script(script)
                 script = []
-                if SERVICE.match(line):
-                    self.check(line, lambda line=line: self.start(line))
-                else:
-                    self.check(line, lambda line=line: self.look_at(line))
+                self.check(line, lambda line=line: self.run_apart(line))
             else:
                 script.append(line)
         self.run_script(script)
+
+    def run_apart(self, line: str) -> None:
+        if SERVICE.match(line):
+            self.start(line)
+        elif OWN_COMMAND.match(line):
+            self.look_at(line)
+        else:
+            self.run(line)
 
     def run_script(self, lines: list[str]) -> None:
         script = "\n".join(lines).strip()
         if script:
             self.check(script.replace("\n", "\n       "), lambda: self.run(script))
-            self.exports += [line for line in lines if line.startswith(("export ", "cd "))]
+            self.exports += [line for line in lines if line.startswith("export ")]
+
+    def folder(self, command: str) -> Path:
+        return ROOT if IN_ROOT.match(command) else self.work
 
     def run(self, script: str) -> None:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", "\n".join([*self.exports, script])],
-            cwd=ROOT,
+            cwd=self.folder(script),
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -155,7 +169,7 @@ class Checker:
     def start(self, command: str) -> None:
         command = re.sub(r"\s*(&|#.*)$", "", command)
         output = self.scratch / f"service-{len(self.services)}.log"
-        service = Service(command, self.environment, output)
+        service = Service(command, self.folder(command), self.environment, output)
         self.services.append(service)
         text = service.wait_until_ready()
         if " demo" in command:
@@ -184,7 +198,6 @@ def main() -> int:
     readme = ROOT / "README.md"
     blocks = BLOCK.findall(readme.read_text()) if readme.is_file() else []
     scratch = Path(tempfile.mkdtemp(prefix="cairn-readme."))
-    link = ROOT / "my-model"
     try:
         checker = Checker(scratch)
 
@@ -193,13 +206,10 @@ def main() -> int:
                 raise CommandFailed(f"README.md begins with {first}, not {FIRST_COMMANDS}")
 
         checker.check("README.md's first two commands", begins_well)
-        write_tiny_bert(scratch / "my-model")
-        link.symlink_to(scratch / "my-model")
         for block in blocks:
             checker.run_block(block)
         checker.end()
     finally:
-        link.unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
     print(f"{checker.passed} passed, {checker.failed} failed")
     return 1 if checker.failed else 0
