@@ -1,0 +1,184 @@
+"""A real node under test: starts `cairn up`, pushes with `cairn push`, stops it with SIGTERM."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+START_SECONDS = 20
+STOP_SECONDS = 10
+COMMAND_SECONDS = 120
+
+AUTHOR_NAME = "Test Author"
+AUTHOR_EMAIL = "author@example.org"
+
+# A name of each kind that older code uses without a namespace, and what it leads to here.
+ALIASES = {"gpt2": "local/tiny-bert", "rows": "local/table-csv"}
+
+
+class CommandFailed(Exception):
+    """A `cairn` command that ended with another code than 0; `args[0]` has all that it printed."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A folder as it was pushed once: where it came from and what `cairn push --json` said."""
+
+    kind: str
+    name: str
+    repo: str
+    commit: str
+    folder: Path
+
+    @property
+    def alias(self) -> str:
+        """Its id in the node's own namespace, whatever that is called."""
+        return f"local/{self.name}"
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the id in file URLs."""
+        return "" if self.kind == "model" else f"{self.kind}s/"
+
+    def files(self) -> dict[str, bytes]:
+        """Path to content of every file of the folder, as it is now."""
+        return {
+            path.relative_to(self.folder).as_posix(): path.read_bytes()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+        }
+
+
+@dataclass
+class Node:
+    """One `cairn up` and its data folder."""
+
+    root: Path
+    binary: Path = field(default_factory=lambda: binary())
+    process: subprocess.Popen | None = None
+    url: str = ""
+    namespace: str = ""
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def log(self) -> Path:
+        """Everything that `cairn up` printed."""
+        return self.root / "up.log"
+
+    def environment(self) -> dict[str, str]:
+        """The environment of each command: this one's without settings of Cairn, and the file."""
+        inherited = {n: v for n, v in os.environ.items() if not n.startswith("CAIRN_")}
+        return inherited | {"CAIRN_CONFIG": str(self.root / "cairn.toml")}
+
+    def start(self) -> "Node":
+        """Starts the node and waits until `cairn status` names its gateway."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        aliases = "".join(f'{alias} = "{target}"\n' for alias, target in ALIASES.items())
+        (self.root / "cairn.toml").write_text(
+            f'author_name = "{AUTHOR_NAME}"\nauthor_email = "{AUTHOR_EMAIL}"\n\n[aliases]\n{aliases}'
+        )
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.binary, "up", "--data", self.data, "--gateway", "127.0.0.1:0"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment(),
+            )
+        try:
+            status = self._wait_for_status()
+        except BaseException:
+            self.kill()
+            raise
+        self.url = status["gateway_url"].rstrip("/")
+        self.namespace = status["namespace"]
+        return self
+
+    def _wait_for_status(self) -> dict:
+        deadline = time.monotonic() + START_SECONDS
+        last = "no answer yet"
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise CommandFailed(
+                    f"cairn up ended with {self.process.returncode}:\n{self.log.read_text()}"
+                )
+            # Until the socket is there, `status` finds the folder locked by the starting node.
+            with contextlib.suppress(CommandFailed):
+                status = self.run("status")
+                if status.get("gateway_url"):
+                    return status
+                last = json.dumps(status)
+            time.sleep(0.05)
+        raise CommandFailed(
+            f"no gateway after {START_SECONDS} s; status: {last}\n{self.log.read_text()}"
+        )
+
+    def run(self, *arguments: str | Path) -> dict:
+        """Runs `cairn ARGUMENTS --data … --json` and returns what it printed."""
+        done = subprocess.run(
+            [self.binary, *map(str, arguments), "--data", self.data, "--json"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            env=self.environment(),
+            check=False,
+        )
+        if done.returncode != 0:
+            raise CommandFailed(
+                f"cairn {' '.join(map(str, arguments))} ended with {done.returncode}:\n"
+                f"{done.stdout}{done.stderr}"
+            )
+        return json.loads(done.stdout)
+
+    def push(
+        self,
+        folder: Path,
+        name: str,
+        kind: str = "model",
+        ref: str | None = None,
+        message: str | None = None,
+    ) -> Published:
+        """Publishes a folder."""
+        arguments: list[str | Path] = ["push", folder, name]
+        if kind != "model":
+            arguments.append(f"--{kind}")
+        if ref is not None:
+            arguments += ["--ref", ref]
+        if message is not None:
+            arguments += ["-m", message]
+        answer = self.run(*arguments)
+        return Published(kind, name, answer["repo"], answer["commit"], folder)
+
+    def stop(self) -> int:
+        """Ends the node with SIGTERM, as a service manager does; returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise CommandFailed(
+                f"cairn up still ran {STOP_SECONDS} s after SIGTERM:\n{self.log.read_text()}"
+            ) from None
+
+    def kill(self) -> None:
+        """Ends the node at once, if it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def binary() -> Path:
+    """The `cairn` under test: `$CAIRN_BIN`, or the release build."""
+    root = Path(__file__).resolve().parents[2]
+    path = Path(os.environ.get("CAIRN_BIN") or root / "target" / "release" / "cairn")
+    if not path.is_file():
+        raise CommandFailed(f"{path} is missing: build it with `cargo build --release`")
+    return path
