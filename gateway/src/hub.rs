@@ -157,7 +157,7 @@ fn about(
     let asked = &question.asked;
     match (verb, rest) {
         ("auth-check", []) => Ok(Reply::json(&json!({}))),
-        ("refs", []) => Ok(history::refs(repo, &asked.query)),
+        ("refs", []) => history::refs(repo, &asked.query),
         ("safetensors-metadata", [_, ..]) => weights::metadata(gateway, repo, rest),
         ("revision" | "commits" | "paths-info" | "tree" | "treesize", [_, ..]) => {
             let (commit, path) = repo::commit(repo, rest)?;

@@ -113,7 +113,7 @@ pub(crate) fn commit<'a>(
         Err(RepoError::Revision(_)) => {}
         Err(error) => return Err(error.into()),
     }
-    match longest_ref(repo.refs(), segments) {
+    match longest_ref(repo.refs()?, segments) {
         Some((name, length)) => Ok((repo.commit(&name)?, &segments[length..])),
         None => Err(ApiError::revision_not_found(&first.text)),
     }

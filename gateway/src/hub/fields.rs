@@ -341,14 +341,11 @@ impl<'a> View<'a> {
         if let Some(commit) = self.commit.get() {
             return Ok(commit.as_ref());
         }
-        let commit = match self.repo.default_commit() {
-            Some(oid) => match self.repo.commit(&oid.to_hex()) {
-                Ok(commit) => Some(commit),
-                // A revision is listed only where its metadata is complete.
-                Err(RepoError::Revision(_)) => None,
-                Err(error) => return Err(error.into()),
-            },
-            None => None,
+        let commit = match self.repo.commit("HEAD") {
+            Ok(commit) => Some(commit),
+            // Nothing was pushed to the default branch yet.
+            Err(RepoError::Revision(_)) => None,
+            Err(error) => return Err(error.into()),
         };
         Ok(self.commit.get_or_init(|| commit).as_ref())
     }

@@ -20,8 +20,8 @@ const PAGE_MAX: u64 = 1_000;
 /// How many commits there are in all.
 const TOTAL_COUNT: HeaderName = HeaderName::from_static("x-total-count");
 
-pub(super) fn refs(repo: &Repo, query: &Pairs) -> Reply {
-    Reply::json(&show_refs(repo.refs(), query.flag("include_prs")))
+pub(super) fn refs(repo: &Repo, query: &Pairs) -> Result<Reply, ApiError> {
+    Ok(Reply::json(&show_refs(repo.refs()?, query.flag("include_prs"))))
 }
 
 fn show_refs(refs: &BTreeMap<String, GitOid>, with_pulls: bool) -> Value {
