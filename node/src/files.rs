@@ -4,6 +4,10 @@
 //! every call, make any one of them fail, leave out the syncs, and rebuild what a power cut would have
 //! left. [`RealFiles`] is the file system. The sled views do not pass here: they may vanish at any time.
 
+pub(crate) mod frames;
+pub(crate) mod group;
+pub(crate) mod segments;
+
 mod real;
 
 use std::fs::File;
@@ -66,9 +70,22 @@ impl OpenFile {
         }
     }
 
+    /// The same file under the name that it was given since.
+    pub(crate) fn renamed(&self, path: &Path) -> Self {
+        Self {
+            file: Arc::clone(&self.file),
+            path: path.into(),
+        }
+    }
+
     /// The file itself.
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// The file itself, without its path.
+    pub(crate) fn into_file(self) -> Arc<File> {
+        self.file
     }
 
     /// Where it was opened.

@@ -10,16 +10,46 @@
 //! `docs/store.md` has the folder, the frames byte by byte, and what each crash leaves. Which blobs are
 //! still needed is not known here: the caller marks them for [`Exclusive::sweep`].
 
-use std::collections::HashSet;
+mod batch;
+mod flats;
+mod sweep;
+mod verify;
+
+mod intake;
+mod pieces;
+
+mod facts;
+mod index;
+mod key;
+mod lease;
+mod log;
+mod view_keeper;
+mod views;
+
 use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_protocol::hash::{Blake3, GitOid, Sha256};
+use cairn_protocol::limits::FLAT_BYTES_MIN;
 
+pub use batch::Batch;
+pub use lease::Lease;
+pub use sweep::{Exclusive, SweepReport};
+pub use verify::Finding;
+
+use crate::files::segments::{Appender, Folder, Location};
 use crate::files::{FileError, Files};
+use facts::Said;
+use flats::Flats;
+use index::{Index, Read, SharedIndex};
+use key::Key;
+use lease::Leases;
+use log::Log;
+use view_keeper::{Replay, ViewKeeper, ViewSlot};
 
 /// All digests of one blob that this node computed itself from the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +169,54 @@ pub enum StoreError {
     Stopped,
 }
 
+impl StoreError {
+    /// The same error for another caller who waited for the same write.
+    pub(crate) fn again(&self) -> Self {
+        let io = |source: &std::io::Error| match source.raw_os_error() {
+            Some(code) => std::io::Error::from_raw_os_error(code),
+            None => std::io::Error::new(source.kind(), source.to_string()),
+        };
+        match self {
+            Self::Io {
+                operation,
+                path,
+                source,
+            } => Self::Io {
+                operation,
+                path: path.clone(),
+                source: io(source),
+            },
+            Self::Full { path } => Self::Full { path: path.clone() },
+            Self::Damaged { hash, path } => Self::Damaged {
+                hash: *hash,
+                path: path.clone(),
+            },
+            Self::Absent { hash } => Self::Absent { hash: *hash },
+            Self::Corrupt {
+                path,
+                offset,
+                reason,
+            } => Self::Corrupt {
+                path: path.clone(),
+                offset: *offset,
+                reason: reason.clone(),
+            },
+            Self::Changed { expected, found } => Self::Changed {
+                expected: *expected,
+                found: *found,
+            },
+            Self::Source(source) => Self::Source(io(source)),
+            Self::Collision => Self::Collision,
+            Self::TooLarge { what, size, max } => Self::TooLarge {
+                what,
+                size: *size,
+                max: *max,
+            },
+            Self::Stopped => Self::Stopped,
+        }
+    }
+}
+
 impl From<FileError> for StoreError {
     fn from(error: FileError) -> Self {
         if error.is_full() {
@@ -190,36 +268,20 @@ pub struct Stats {
     pub segments: u64,
 }
 
-/// Something that [`Store::verify_all`] found wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The blob, where the damage could be told to be one's.
-    pub hash: Option<Blake3>,
-    /// Where it stood.
-    pub path: PathBuf,
-    /// What was wrong.
-    pub reason: String,
-    /// Whether it was put right from what is stored (a piece list made anew).
-    pub healed: bool,
-}
-
-/// What [`Exclusive::sweep`] freed, or would free.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SweepReport {
-    /// Blobs that nothing needed.
-    pub blobs: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Files without a place in the log, left by interrupted imports or an earlier sweep.
-    pub strays: u64,
-    /// Bytes by which files and log shrank, or would shrink.
-    pub freed_bytes: u64,
-}
-
 /// The store; cheap to clone. Closed, with its views marked whole, when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Store {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+/// In the order of closing: the log ends with a mark, then the views are brought up to it.
+#[derive(Debug)]
+struct Inner {
+    log: Log,
+    flats: Flats,
+    leases: Arc<Leases>,
+    index: SharedIndex,
+    _views: ViewKeeper,
 }
 
 impl Store {
@@ -228,17 +290,44 @@ impl Store {
     /// Reads the log once: every frame is checked, and every record's envelope handed to `on_record` in
     /// the order of writing. An incomplete last frame is cut off; [`StoreError::Corrupt`] at any other bad one.
     pub fn open(
-        _files: Arc<dyn Files>,
-        _dir: &Path,
-        _options: StoreOptions,
-        _on_record: &mut dyn FnMut(&[u8]),
+        files: Arc<dyn Files>,
+        dir: &Path,
+        options: &StoreOptions,
+        on_record: &mut dyn FnMut(&[u8]),
     ) -> Result<Self, StoreError> {
-        todo!()
+        let folder = Folder {
+            files: Arc::clone(&files),
+            dir: dir.join("log"),
+            magic: facts::MAGIC,
+        };
+        let slot = ViewSlot::new(dir.join("views"), options.view_cache_bytes);
+        let mut replay = Replay::begin(&slot);
+        let index = Arc::new(Index::new(folder.clone(), slot));
+        let appender = read_log(&folder, &index, &mut replay, on_record)?;
+        replay.finish(&index);
+        let flats = Flats::open(files, dir, Arc::clone(&index), options)?;
+        let spawn_failed = |source| StoreError::Io {
+            operation: "start a thread for",
+            path: dir.to_owned(),
+            source,
+        };
+        let views = ViewKeeper::spawn(Arc::clone(&index)).map_err(spawn_failed)?;
+        let log = Log::spawn(appender, Arc::clone(&index), options).map_err(spawn_failed)?;
+        let leases = Arc::default();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                log,
+                flats,
+                leases,
+                index,
+                _views: views,
+            }),
+        })
     }
 
     /// Begins a group of blobs and records that one sync makes durable.
     pub fn batch(&self) -> Batch {
-        todo!()
+        Batch::new(self.clone())
     }
 
     /// Stores content of any size, reading it once from its current position; durable on return.
@@ -247,150 +336,262 @@ impl Store {
     /// `size` bytes. Many small files are cheaper in a [`Batch`].
     pub fn import(
         &self,
-        _file: File,
-        _size: u64,
-        _git: bool,
-        _progress: &mut dyn FnMut(u64),
+        mut file: File,
+        size: u64,
+        git: bool,
+        progress: &mut dyn FnMut(u64),
     ) -> Result<Digests, StoreError> {
-        todo!()
+        if size >= FLAT_BYTES_MIN {
+            let _lease = self.lease();
+            return self
+                .inner
+                .flats
+                .import(&self.inner.log, file, size, git, progress);
+        }
+        let mut bytes = Vec::new();
+        (&mut file)
+            .take(size + 1)
+            .read_to_end(&mut bytes)
+            .map_err(StoreError::Source)?;
+        let found = bytes.len() as u64;
+        if found != size {
+            return Err(StoreError::Changed {
+                expected: size,
+                found,
+            });
+        }
+        progress(size);
+        let mut batch = self.batch();
+        let digests = batch.put_with(bytes.into(), git)?;
+        batch.commit()?;
+        Ok(digests)
     }
 
     /// Opens content for reading; [`StoreError::Absent`] and [`StoreError::Damaged`] are answers.
-    pub fn content(&self, _hash: &Blake3) -> Result<Content, StoreError> {
-        todo!()
+    ///
+    /// A flat file that may have changed since it was last verified is read in full first.
+    pub fn content(&self, hash: &Blake3) -> Result<Content, StoreError> {
+        let Inner {
+            log, flats, index, ..
+        } = &*self.inner;
+        if index.is_damaged(hash) {
+            return Err(flats.damaged(hash));
+        }
+        if let Some(flat) = flats.cached(hash) {
+            return Ok(Content::Flat(flat));
+        }
+        if let Some(bytes) = self.small(hash)? {
+            return Ok(Content::Small(bytes));
+        }
+        if flats.facts(hash)?.is_some() {
+            let _lease = self.lease();
+            if let Some(flat) = flats.admit(log, hash)? {
+                return Ok(Content::Flat(flat));
+            }
+        }
+        Err(StoreError::Absent { hash: *hash })
+    }
+
+    /// A small blob, checked against its hash.
+    fn small(&self, hash: &Blake3) -> Result<Option<Bytes>, StoreError> {
+        let index = &self.inner.index;
+        let found = match index.find(&Key::blob(hash)) {
+            Ok(None) => return Ok(None),
+            Ok(Some(found)) => found,
+            Err(StoreError::Corrupt { path, offset, .. }) => {
+                tracing::error!(%hash, path = %path.display(), offset, "stored content is damaged");
+                index.set_damaged(hash);
+                return Err(StoreError::Damaged { hash: *hash, path });
+            }
+            Err(error) => return Err(error),
+        };
+        let path = index.segment_path(found.location.segment);
+        let bytes = Bytes::from(found.payload).slice(Blake3::SIZE..);
+        if Blake3::of(&bytes) != *hash {
+            index.set_damaged(hash);
+            return Err(StoreError::Damaged { hash: *hash, path });
+        }
+        Ok(Some(bytes))
     }
 
     /// A whole blob in memory, checked against its hash; at most `OBJECT_BYTES_MAX`.
-    pub fn blob(&self, _hash: &Blake3) -> Result<Bytes, StoreError> {
-        todo!()
+    pub fn blob(&self, hash: &Blake3) -> Result<Bytes, StoreError> {
+        match self.content(hash)? {
+            Content::Small(bytes) => Ok(bytes),
+            Content::Flat(flat) => {
+                let bytes = flats::read_whole(&flat)?;
+                if Blake3::of(&bytes) != *hash {
+                    // Found without a change of its times: what is served unread would be wrong too.
+                    self.verify(hash)?;
+                    return Err(StoreError::Damaged {
+                        hash: *hash,
+                        path: flat.path,
+                    });
+                }
+                Ok(bytes.into())
+            }
+        }
     }
 
     /// Whether a blob is stored, and not known to be damaged.
-    pub fn contains(&self, _hash: &Blake3) -> Result<bool, StoreError> {
-        todo!()
+    pub fn contains(&self, hash: &Blake3) -> Result<bool, StoreError> {
+        let Inner { flats, index, .. } = &*self.inner;
+        Ok(!index.is_damaged(hash)
+            && (index.find(&Key::blob(hash))?.is_some() || flats.facts(hash)?.is_some()))
     }
 
     /// Digests of a stored blob, where they were computed when it was stored.
-    pub fn digests(&self, _hash: &Blake3) -> Result<Option<Digests>, StoreError> {
-        todo!()
+    pub fn digests(&self, hash: &Blake3) -> Result<Option<Digests>, StoreError> {
+        self.stored(&Key::digests(hash))
     }
 
     /// The stored blob with this SHA-256.
-    pub fn by_sha256(&self, _sha256: &Sha256) -> Result<Option<Digests>, StoreError> {
-        todo!()
+    pub fn by_sha256(&self, sha256: &Sha256) -> Result<Option<Digests>, StoreError> {
+        self.stored(&Key::sha256(sha256))
     }
 
     /// The stored blob with this git blob id.
-    pub fn by_git(&self, _oid: &GitOid) -> Result<Option<Digests>, StoreError> {
-        todo!()
+    pub fn by_git(&self, oid: &GitOid) -> Result<Option<Digests>, StoreError> {
+        self.stored(&Key::git(oid))
+    }
+
+    fn stored(&self, key: &Key) -> Result<Option<Digests>, StoreError> {
+        let Some(found) = self.inner.index.find(key)? else {
+            return Ok(None);
+        };
+        let Said::Digests(facts) = found.said() else {
+            return Ok(None);
+        };
+        Ok(self
+            .contains(&facts.digests.blake3)?
+            .then_some(facts.digests))
     }
 
     /// Hands out every record's envelope again, in the order of writing.
-    pub fn records(&self, _on_record: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// Reads and hashes a blob in full; [`StoreError::Damaged`] where it does not match, and never served again.
-    pub fn verify(&self, _hash: &Blake3) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// Verifies every frame of the log and every blob; `progress` is told bytes done and in all.
-    pub fn verify_all(
-        &self,
-        _progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Vec<Finding>, StoreError> {
-        todo!()
+    pub fn records(&self, on_record: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        let index = &self.inner.index;
+        for segment in 1..=index.last_segment() {
+            index.each_frame(segment, &mut |read| match read {
+                Read::Frame(frame) => {
+                    if let Some(Said::Record { envelope }) = Said::read(frame.kind, frame.payload) {
+                        on_record(envelope);
+                    }
+                    Ok(())
+                }
+                Read::Bad(bad) => Err(bad.error),
+            })?;
+        }
+        Ok(())
     }
 
     /// Keeps [`Exclusive`] away as long as it is held; waits while one is held.
+    ///
+    /// Whoever has one may take more without waiting.
     pub fn lease(&self) -> Lease {
-        todo!()
+        Leases::lease(&self.inner.leases)
     }
 
     /// Waits for all leases, batches and imports to end, and keeps new ones waiting.
     pub fn exclusive(&self) -> Exclusive {
-        todo!()
+        Exclusive::new(self.clone())
     }
 
     /// Throws the views away and makes them anew from the log.
-    pub fn rebuild_views(&self) -> Result<(), StoreError> {
-        todo!()
+    pub fn rebuild_views(&self) {
+        self.inner.index.views.rebuild();
     }
 
     /// What is stored.
     pub fn stats(&self) -> Stats {
-        todo!()
+        self.inner.index.stats()
     }
 
     /// A named map of small values that may be lost at any time.
-    pub fn view(&self, _name: &str) -> View {
-        todo!()
+    pub fn view(&self, name: &str) -> View {
+        View {
+            index: Arc::clone(&self.inner.index),
+            name: name.into(),
+        }
     }
 }
 
-/// Blobs and records that are stored together; holds a lease from its beginning.
-#[derive(Debug)]
-pub struct Batch;
-
-impl Batch {
-    /// Adds a blob without further digests: git objects, manifests, our own formats.
-    pub fn put(&mut self, _bytes: Bytes) -> Blake3 {
-        todo!()
+fn read_log(
+    folder: &Folder,
+    index: &Index,
+    replay: &mut Replay,
+    on_record: &mut dyn FnMut(&[u8]),
+) -> Result<Appender, StoreError> {
+    let mut log_bytes = 0;
+    let mut last = 0;
+    let mut segment_end = 0;
+    let appender = Appender::open(folder.clone(), &mut Vec::new, &mut |segment, frame| {
+        if segment != last {
+            log_bytes += segment_end;
+            last = segment;
+        }
+        segment_end = frame.end();
+        let Some(said) = Said::read(frame.kind, frame.payload) else {
+            return Err(StoreError::Corrupt {
+                path: folder.path(segment),
+                offset: frame.offset,
+                reason: format!(
+                    "a frame of kind {} that this release does not know",
+                    frame.kind
+                ),
+            });
+        };
+        let keys = Key::of(&said);
+        index.read(segment, &said, &keys);
+        if let Said::Record { envelope } = said {
+            on_record(envelope);
+        }
+        replay.see(
+            keys,
+            Location {
+                segment,
+                offset: frame.offset,
+                len: frame.len(),
+            },
+        );
+        Ok(())
+    })?;
+    if last != appender.segment() {
+        log_bytes += segment_end;
     }
-
-    /// Adds a file's content with its digests; with `git`, its git blob id among them.
-    pub fn put_with(&mut self, _bytes: Bytes, _git: bool) -> Result<Digests, StoreError> {
-        todo!()
-    }
-
-    /// Adds a record's envelope.
-    pub fn record(&mut self, _envelope: Vec<u8>) {
-        todo!()
-    }
-
-    /// Bytes added so far: commit, and begin another, before this gets large.
-    pub fn len_bytes(&self) -> u64 {
-        todo!()
-    }
-
-    /// Stores all of it, in the order it was added; durable on return. What is stored already is left out.
-    pub fn commit(self) -> Result<(), StoreError> {
-        todo!()
-    }
-}
-
-/// Keeps what is stored from being swept, from the first import of a push to its head.
-#[derive(Debug)]
-pub struct Lease;
-
-/// The store without anybody who adds to it: the time to mark what is needed, and to sweep the rest.
-#[derive(Debug)]
-pub struct Exclusive;
-
-impl Exclusive {
-    /// Removes every blob that is not in `live`; records always stay. With `dry_run` only says what it would do.
-    pub fn sweep(
-        &self,
-        _live: &HashSet<Blake3>,
-        _dry_run: bool,
-    ) -> Result<SweepReport, StoreError> {
-        todo!()
-    }
+    index.opened(
+        appender.segment(),
+        appender.len(),
+        log_bytes + appender.len(),
+    );
+    Ok(appender)
 }
 
 /// A named map of small values that may be lost at any time: a cache that outlives the process.
 #[derive(Debug, Clone)]
-pub struct View;
+pub struct View {
+    index: SharedIndex,
+    name: Arc<str>,
+}
 
 impl View {
     /// The value last put, or nothing.
-    pub fn get(&self, _key: &[u8]) -> Option<Vec<u8>> {
-        todo!()
+    pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let views = self.index.views.current()?;
+        match views.named_get(&self.name, key) {
+            Ok(value) => value,
+            Err(error) => {
+                self.index.views.failed(&views, &error);
+                None
+            }
+        }
     }
 
     /// Keeps a value, as long as it lasts.
-    pub fn put(&self, _key: &[u8], _value: &[u8]) {
-        todo!()
+    pub fn put(&self, key: &[u8], value: &[u8]) {
+        if let Some(views) = self.index.views.current()
+            && let Err(error) = views.named_put(&self.name, key, value)
+        {
+            self.index.views.failed(&views, &error);
+        }
     }
 }

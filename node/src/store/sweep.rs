@@ -1,0 +1,273 @@
+//! Frees what nothing needs: dead frames of the log, dead flat files, and files that no frame speaks of.
+//!
+//! The log goes first. A segment with dead frames is written anew beside the old one and renamed over it,
+//! so that each instant shows one whole segment or the other. Flat files go when no frame in the durable
+//! log speaks of them: a crash before that leaves them as strays for the next sweep, never a frame without
+//! its file.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use cairn_protocol::hash::Blake3;
+
+use super::facts::Said;
+use super::index::{Freed, Read};
+use super::key::Key;
+use super::lease::{Alone, Leases};
+use super::{Store, StoreError};
+use crate::files::frames::Frame;
+
+/// What [`Exclusive::sweep`] freed, or would free.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    /// Blobs that nothing needed.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that the log does not speak of, left by interrupted imports or an earlier sweep.
+    pub strays: u64,
+    /// Bytes by which files and log shrank, or would shrink.
+    pub freed_bytes: u64,
+}
+
+/// The store without anybody who adds to it: the time to mark what is needed, and to sweep the rest.
+#[derive(Debug)]
+pub struct Exclusive {
+    store: Store,
+    _alone: Alone,
+}
+
+/// What a sweep learns of the log before it changes anything.
+#[derive(Debug, Default)]
+struct Survey {
+    /// Segments with dead frames.
+    segments: Vec<u32>,
+    /// Blobs in the log that nothing needs, and their bytes, each once.
+    dead: HashMap<Blake3, u64>,
+    /// Flat files that the log will still speak of.
+    kept_flats: HashSet<Blake3>,
+    /// Bytes of dead frames.
+    frame_bytes: u64,
+}
+
+impl Exclusive {
+    pub(super) fn new(store: Store) -> Self {
+        let alone = Leases::exclusive(&store.inner.leases);
+        Self {
+            store,
+            _alone: alone,
+        }
+    }
+
+    /// Removes every blob that is not in `live`; records always stay. With `dry_run` only says what it would do.
+    ///
+    /// Changes nothing where the log is damaged.
+    pub fn sweep(&self, live: &HashSet<Blake3>, dry_run: bool) -> Result<SweepReport, StoreError> {
+        let inner = &*self.store.inner;
+        if !dry_run {
+            inner.log.roll()?;
+        }
+        let survey = self.survey(live)?;
+        let mut report = SweepReport {
+            blobs: survey.dead.len() as u64,
+            bytes: survey.dead.values().sum(),
+            strays: 0,
+            freed_bytes: survey.frame_bytes,
+        };
+        if !dry_run && !survey.segments.is_empty() {
+            inner.index.views.suspend();
+            let rewritten = self.rewrite(&survey.segments, live);
+            inner.index.views.resume();
+            rewritten?;
+        }
+        self.remove_files(&survey, live, dry_run, &mut report)?;
+        Ok(report)
+    }
+
+    fn survey(&self, live: &HashSet<Blake3>) -> Result<Survey, StoreError> {
+        let index = &self.store.inner.index;
+        let mut survey = Survey::default();
+        for segment in 1..=index.last_segment() {
+            let newest = self.newest_digests(segment)?;
+            let before = survey.frame_bytes;
+            self.each(segment, &mut |frame, said| {
+                if keeps(live, &newest, frame, said) {
+                    if let Said::Digests(facts) = said
+                        && facts.flat.is_some()
+                    {
+                        survey.kept_flats.insert(facts.digests.blake3);
+                    }
+                    return Ok(());
+                }
+                match said {
+                    Said::Mark => return Ok(()),
+                    Said::Blob { hash, bytes } if !live.contains(hash) => {
+                        survey.dead.insert(*hash, bytes.len() as u64);
+                    }
+                    Said::Digests(facts)
+                        if facts.flat.is_some()
+                            && !live.contains(&facts.digests.blake3)
+                            && !index.is_damaged(&facts.digests.blake3) =>
+                    {
+                        survey.dead.insert(facts.digests.blake3, facts.digests.size);
+                    }
+                    _ => {}
+                }
+                survey.frame_bytes += u64::from(frame.len());
+                Ok(())
+            })?;
+            if survey.frame_bytes > before {
+                survey.segments.push(segment);
+            }
+        }
+        Ok(survey)
+    }
+
+    fn rewrite(&self, segments: &[u32], live: &HashSet<Blake3>) -> Result<(), StoreError> {
+        let index = &self.store.inner.index;
+        let mut counted = HashSet::new();
+        for segment in segments {
+            let newest = self.newest_digests(*segment)?;
+            let mut keys = Vec::new();
+            let mut freed = Freed::default();
+            let mut old_len = crate::files::frames::SEGMENT_HEADER_BYTES;
+            let (_, len) = index.folder.write_segment(*segment, &mut |new| {
+                self.each(*segment, &mut |frame, said| {
+                    old_len = frame.end();
+                    if keeps(live, &newest, frame, said) {
+                        keys.extend(Key::of(said));
+                        return new.add(frame.kind, &[frame.payload]);
+                    }
+                    note_freed(said, live, &mut counted, &mut freed, &|hash| {
+                        index.is_damaged(hash)
+                    });
+                    Ok(())
+                })
+            })?;
+            freed.log_bytes = old_len.saturating_sub(len);
+            index.swapped(*segment, &keys, &freed);
+        }
+        index.folder.sync_names()
+    }
+
+    /// Where in a segment the newest digests of each blob stand; older ones say nothing any more.
+    fn newest_digests(&self, segment: u32) -> Result<HashMap<Blake3, u64>, StoreError> {
+        let mut newest = HashMap::new();
+        self.each(segment, &mut |frame, said| {
+            if let Said::Digests(facts) = said {
+                newest.insert(facts.digests.blake3, frame.offset);
+            }
+            Ok(())
+        })?;
+        Ok(newest)
+    }
+
+    fn each(
+        &self,
+        segment: u32,
+        on_frame: &mut dyn FnMut(&Frame<'_>, &Said<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.store
+            .inner
+            .index
+            .each_frame(segment, &mut |read| match read {
+                Read::Frame(frame) => {
+                    let said = Said::read(frame.kind, frame.payload)
+                        .expect("invariant: the start refuses frames that are not known");
+                    on_frame(&frame, &said)
+                }
+                Read::Bad(bad) => Err(bad.error),
+            })
+    }
+
+    fn remove_files(
+        &self,
+        survey: &Survey,
+        live: &HashSet<Blake3>,
+        dry_run: bool,
+        report: &mut SweepReport,
+    ) -> Result<(), StoreError> {
+        let inner = &*self.store.inner;
+        let flats = &inner.flats;
+        let blobs = flats.dir().join("blobs");
+        let files = flats.files();
+        for folder in files.list(&blobs)? {
+            let folder = blobs.join(folder);
+            for name in files.list(&folder)? {
+                let Ok(hash) = name.strip_suffix(".pieces").unwrap_or(&name).parse() else {
+                    continue;
+                };
+                if survey.kept_flats.contains(&hash) && !inner.index.is_damaged(&hash) {
+                    continue;
+                }
+                if !survey.dead.contains_key(&hash) {
+                    report.strays += 1;
+                }
+                flats.forget(&hash);
+                report.freed_bytes += self.remove(&folder.join(name), dry_run)?;
+            }
+        }
+        let damaged = flats.dir().join("damaged");
+        for name in files.list(&damaged)? {
+            let Ok(hash) = name.parse() else { continue };
+            if !live.contains(&hash) || !inner.index.is_damaged(&hash) {
+                report.strays += 1;
+                report.freed_bytes += self.remove(&damaged.join(name), dry_run)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path, dry_run: bool) -> Result<u64, StoreError> {
+        let files = self.store.inner.flats.files();
+        let size = files.stat_path(path)?.map_or(0, |stat| stat.size);
+        if !dry_run {
+            files.remove(path)?;
+        }
+        Ok(size)
+    }
+}
+
+/// Whether a frame is still needed.
+fn keeps(
+    live: &HashSet<Blake3>,
+    newest: &HashMap<Blake3, u64>,
+    frame: &Frame<'_>,
+    said: &Said<'_>,
+) -> bool {
+    match said {
+        Said::Record { .. } => true,
+        Said::Blob { hash, .. } | Said::Damaged { hash, .. } => live.contains(hash),
+        Said::Digests(facts) => {
+            let hash = &facts.digests.blake3;
+            live.contains(hash) && newest.get(hash) == Some(&frame.offset)
+        }
+        Said::Mark => false,
+    }
+}
+
+fn note_freed(
+    said: &Said<'_>,
+    live: &HashSet<Blake3>,
+    counted: &mut HashSet<Blake3>,
+    freed: &mut Freed,
+    is_damaged: &dyn Fn(&Blake3) -> bool,
+) {
+    let (hash, bytes, flat_bytes) = match said {
+        Said::Blob { hash, bytes } => (*hash, bytes.len() as u64, 0),
+        Said::Digests(facts) if facts.flat.is_some() => {
+            (facts.digests.blake3, facts.digests.size, facts.digests.size)
+        }
+        Said::Damaged { hash, .. } if !live.contains(hash) => {
+            freed.forgotten.push(*hash);
+            return;
+        }
+        _ => return,
+    };
+    if live.contains(&hash) || is_damaged(&hash) || !counted.insert(hash) {
+        return;
+    }
+    freed.blobs += 1;
+    freed.bytes += bytes;
+    freed.flat_bytes += flat_bytes;
+}
