@@ -38,6 +38,8 @@ pub const SIGNERS_MAX: usize = 32;
 pub const HEAD_GAP_MAX: u64 = 1_000;
 /// Records that wait for what they rest on; the oldest is dropped, and asked for again when needed.
 pub const RECORDS_WAITING_MAX: usize = 10_000;
+/// Bytes of records that wait for what they rest on; the oldest is dropped, as above.
+pub const RECORDS_WAITING_BYTES_MAX: usize = 32 << 20;
 /// Content below this goes to the segment log, from this on it is a flat file.
 pub const FLAT_BYTES_MIN: u64 = 64 << 10;
 /// Bytes under one chaining value of a piece list.
