@@ -23,3 +23,5 @@ pub mod envelope;
 pub mod json;
 pub mod key;
 pub mod record;
+
+pub mod accept;

@@ -233,15 +233,20 @@ impl Record {
     /// Signs a record with each key, in order; `header.signers` is filled in from them.
     ///
     /// Whatever [`Record::parse`] would refuse is refused here.
+    #[allow(
+        clippy::missing_panics_doc,
+        reason = "the assertion guards our own encoder"
+    )]
     pub fn sign(mut header: Header, body: Body, keys: &[&SecretKey]) -> Result<Self, RecordError> {
         header.signers = keys.iter().map(|key| key.public()).collect();
         let payload = encode(&header, &body).to_bytes();
-        let record = Self::read(Envelope::sign(PAYLOAD_TYPE, payload, keys)?)?;
+        let envelope = Envelope::sign(PAYLOAD_TYPE, payload, keys)?;
+        let (read_header, read_body) = decode(&envelope)?;
         assert!(
-            record.header == header && record.body == body,
+            read_header == header && read_body == body,
             "invariant: a payload reads back as it was written"
         );
-        Ok(record)
+        Ok(Self::new(envelope, header, body))
     }
 
     /// Parses an envelope and verifies every signature.
@@ -256,10 +261,7 @@ impl Record {
     /// As [`Record::parse`], without verifying signatures: for bytes of this node's own checksummed
     /// log, which holds only what was verified once.
     pub fn parse_trusted(bytes: &[u8]) -> Result<Self, RecordError> {
-        Self::read(Envelope::parse(bytes)?)
-    }
-
-    fn read(envelope: Envelope) -> Result<Self, RecordError> {
+        let envelope = Envelope::parse(bytes)?;
         let (header, body) = decode(&envelope)?;
         Ok(Self::new(envelope, header, body))
     }

@@ -74,6 +74,10 @@ pub(super) fn check_ref_pattern(pattern: &str) -> Result<(), RefNameError> {
 fn check(name: &str, allowed: impl Fn(u8) -> bool) -> Result<(), RefNameError> {
     let plain =
         |byte: u8| byte > b' ' && byte != 0x7f && !b"~^:?[\\".contains(&byte) && allowed(byte);
+    #[allow(
+        clippy::case_sensitive_file_extension_comparisons,
+        reason = "git compares it so"
+    )]
     let component = |component: &str| {
         !component.is_empty() && !component.starts_with('.') && !component.ends_with(".lock")
     };
@@ -93,16 +97,15 @@ fn check(name: &str, allowed: impl Fn(u8) -> bool) -> Result<(), RefNameError> {
 
 /// Whether a ref's name fits a pattern, in which `*` stands for any text, `/` and none included.
 pub fn ref_matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().expect("invariant: a split has a first part");
+    let Some((first, pattern)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
     let Some(mut rest) = name.strip_prefix(first) else {
         return false;
     };
-    let Some(last) = parts.next_back() else {
-        return rest.is_empty();
-    };
+    let (between, last) = pattern.rsplit_once('*').unwrap_or(("", pattern));
     // The earliest place of each part between leaves the most for what follows.
-    for part in parts {
+    for part in between.split('*') {
         let Some(position) = rest.find(part) else {
             return false;
         };

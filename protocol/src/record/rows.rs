@@ -55,10 +55,8 @@ impl Rows {
         }
         let mut decoded: Vec<(RepositoryId, Option<RecordId>)> = Vec::with_capacity(rows.len());
         for (index, row) in rows.iter().enumerate() {
-            let (id, head) = row.split_at(RepositoryId::SIZE);
-            let whole = "invariant: a row is two ids";
-            let id = RepositoryId::from_bytes(id.try_into().expect(whole));
-            let head: [u8; RecordId::SIZE] = head.try_into().expect(whole);
+            let (id, head) = halves(row);
+            let id = RepositoryId::from_bytes(id);
             if decoded.last().is_some_and(|(last, _)| *last >= id) {
                 return Err(RowsError::Order(index));
             }
@@ -108,6 +106,13 @@ impl Rows {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// A row's two ids.
+fn halves(row: &[u8; ROW_BYTES]) -> ([u8; RepositoryId::SIZE], [u8; RecordId::SIZE]) {
+    let (id, head) = row.split_at(RepositoryId::SIZE);
+    let whole = "invariant: a row is two ids";
+    (id.try_into().expect(whole), head.try_into().expect(whole))
 }
 
 #[cfg(test)]

@@ -1,0 +1,449 @@
+//! Acceptance: what the records known so far add up to.
+//!
+//! A pure function without a clock. The state of a [`Ledger`] depends on the set of records it was
+//! given, not on their order; the only exception is what had to be dropped for want of room, and is
+//! asked for again. Signatures are verified before ([`Record::parse`]); here it is decided whether
+//! the signer was entitled, which of two records wins, and where two exclude each other.
+//!
+//! Invariants:
+//! - a head with a lower (epoch, seq) never replaces one with a higher within a course of the
+//!   namespace; only its root can go back, by a new epoch or by proof against itself;
+//! - two heads of one version, signed by the home, stop the repository below them, and two namespace
+//!   records of one version the namespace, whichever was seen first;
+//! - no head is shown whose chain within the epoch, or one of whose changes, is unknown.
+
+mod chain;
+mod course;
+mod pool;
+mod space;
+mod tree;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub use view::{HeadView, NamespaceView, RepositoryView};
+
+use crate::hash::{Blake3, NamespaceId, RecordId, RepositoryId};
+use crate::key::PublicKey;
+use crate::name::{RepoKind, RepoName};
+use crate::record::{Body, Freshness, Link, NamesTarget, Record, Rows, Visibility};
+
+use chain::{Base, Rule};
+use pool::{Pool, Ticket, Waiting};
+use space::{Carried, Space};
+use tree::Planted;
+
+/// Why a record can never be accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The signer had no right to sign this in that epoch.
+    #[error("its signer was not entitled to it in that epoch")]
+    NotEntitled,
+    /// The repository is another namespace's.
+    #[error("its repository belongs to another namespace")]
+    OtherNamespace,
+    /// A namespace record signed by a key that is neither root nor recovery.
+    #[error("a signer is neither a root key, old or new, nor the recovery key")]
+    Stranger,
+    /// A namespace record with too few signatures of the old or the new root.
+    #[error("fewer root keys signed than the threshold asks")]
+    Threshold,
+    /// A namespace record whose epoch and seq are not the next after those of its `prev`.
+    #[error("its epoch and seq do not follow those of `prev`")]
+    Version,
+    /// A namespace record that changes the home within an epoch.
+    #[error("the home can change only with a new epoch")]
+    Home,
+    /// A namespace record that changes the recovery key without that key's signature.
+    #[error("only the recovery key can replace itself")]
+    Recovery,
+    /// A namespace record that carries rows into the first epoch, or others within an epoch.
+    #[error("what an epoch takes over is said once, when it begins")]
+    Carried,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in the state.
+    Accepted,
+    /// It was given before.
+    Known,
+    /// Valid, and it changes nothing: of an epoch that is over, or on a branch that lost.
+    Kept,
+    /// Something that it rests on is missing: a record before it, a change, rows, an epoch, or a
+    /// grant that may yet come.
+    Waiting,
+    /// It stands at or above two records of one version, of which neither counts: these.
+    Frozen([RecordId; 2]),
+    /// It will never be accepted, and is not kept.
+    Refused(Refusal),
+}
+
+/// Rows that were given.
+#[derive(Debug, Clone)]
+struct HeldRows {
+    rows: Arc<Rows>,
+    /// While no namespace record names them.
+    ticket: Option<Ticket>,
+}
+
+/// Records, and what they add up to.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    spaces: BTreeMap<NamespaceId, Space>,
+    /// Which namespace a repository's record names.
+    repositories: BTreeMap<RepositoryId, NamespaceId>,
+    rows: BTreeMap<Blake3, HeldRows>,
+    /// Which namespaces have a record that takes over rows.
+    carried: BTreeMap<Blake3, BTreeSet<NamespaceId>>,
+    pool: Pool,
+}
+
+impl Ledger {
+    /// Takes a record in, together with all that waited for it.
+    pub fn insert(&mut self, record: &Record) -> Verdict {
+        let namespace = record.namespace();
+        if let (Some(repository), true) =
+            (record.header().repository, record.body().is_in_repository())
+            && self
+                .repositories
+                .get(&repository)
+                .is_some_and(|known| *known != namespace)
+        {
+            return Verdict::Refused(Refusal::OtherNamespace);
+        }
+        let verdict = match record.body() {
+            Body::Namespace(body) => self.insert_namespace(record, body),
+            _ => self.insert_under(record, namespace),
+        };
+        self.forget_overflow();
+        if self.spaces.get(&namespace).is_some_and(Space::is_empty) {
+            self.spaces.remove(&namespace);
+        }
+        verdict
+    }
+
+    /// Takes in rows that namespace records name by their hash.
+    pub fn insert_rows(&mut self, rows: Rows) -> Verdict {
+        let hash = rows.hash();
+        if self.rows.contains_key(&hash) {
+            return Verdict::Known;
+        }
+        let named = self.carried.get(&hash).cloned().unwrap_or_default();
+        let bytes = rows.len() * 64;
+        let ticket = named
+            .is_empty()
+            .then(|| self.pool.admit(false, bytes, Waiting::Rows(hash)));
+        let rows = Arc::new(rows);
+        self.rows.insert(hash, HeldRows { rows, ticket });
+        for namespace in &named {
+            self.restart(namespace);
+        }
+        self.forget_overflow();
+        if named.is_empty() {
+            Verdict::Waiting
+        } else {
+            Verdict::Accepted
+        }
+    }
+
+    fn insert_under(&mut self, record: &Record, namespace: NamespaceId) -> Verdict {
+        let carried = self.carried_by(&namespace);
+        let space = self.spaces.entry(namespace).or_default();
+        let pool = &mut self.pool;
+        match (record.body(), record.header().repository) {
+            (Body::Repository(body), _) => {
+                let verdict = space.insert_repository(record, body, &carried, pool);
+                if !matches!(verdict, Verdict::Refused(_)) {
+                    self.repositories.insert(record.id().into(), namespace);
+                }
+                verdict
+            }
+            (Body::Change(body), Some(repository)) => {
+                space.insert_change(record, body, repository, pool)
+            }
+            (Body::Head(body), Some(repository)) => {
+                space.insert_head(record, body, repository, &carried, pool)
+            }
+            (Body::Names(body), _) => {
+                let name = (body.kind, body.name.clone());
+                space.insert_names(record, name, body.target.clone(), pool)
+            }
+            (Body::Freshness(body), _) => space.insert_freshness(record, body, pool),
+            (Body::Namespace(_) | Body::Change(_) | Body::Head(_), _) => {
+                unreachable!("invariant: changes and heads name a repository")
+            }
+        }
+    }
+
+    fn insert_namespace(&mut self, record: &Record, body: &crate::record::Namespace) -> Verdict {
+        let namespace = record.namespace();
+        let space = self.spaces.entry(namespace).or_default();
+        if space.tree.contains(&record.id()) {
+            return Verdict::Known;
+        }
+        match space.plant(record, body, &mut self.pool) {
+            Planted::Refused(refusal) => return Verdict::Refused(refusal),
+            Planted::Orphaned => return Verdict::Waiting,
+            Planted::Grown(grown) => self.grow(namespace, &grown),
+        }
+        let course = self
+            .spaces
+            .get(&namespace)
+            .and_then(|space| space.course.as_ref());
+        match course {
+            Some(course) if course.path.iter().rev().any(|id| *id == record.id()) => {
+                Verdict::Accepted
+            }
+            Some(course) => course.frozen.map_or(Verdict::Kept, Verdict::Frozen),
+            None => Verdict::Waiting,
+        }
+    }
+
+    /// Follows records that a namespace's tree has grown.
+    fn grow(&mut self, namespace: NamespaceId, grown: &[RecordId]) {
+        let Some(space) = self.spaces.get_mut(&namespace) else {
+            return;
+        };
+        let bodies = grown.iter().filter_map(|id| space.tree.get(id));
+        for hash in bodies.filter_map(|(_, body)| body.carried) {
+            self.carried.entry(hash).or_default().insert(namespace);
+            if let Some(held) = self.rows.get_mut(&hash) {
+                self.pool.release(&mut held.ticket);
+            }
+        }
+        if space.follow() {
+            self.restart(&namespace);
+        } else {
+            space.extend(&mut self.pool);
+        }
+    }
+
+    fn restart(&mut self, namespace: &NamespaceId) {
+        let carried = self.carried_by(namespace);
+        if let Some(space) = self.spaces.get_mut(namespace) {
+            space.restart(&carried, &mut self.pool);
+        }
+    }
+
+    /// The rows that a namespace's epoch in force takes over.
+    fn carried_by(&self, namespace: &NamespaceId) -> Carried {
+        let course = self
+            .spaces
+            .get(namespace)
+            .and_then(|space| space.course.as_ref());
+        let Some(hash) = course.and_then(course::Course::carried) else {
+            return Carried::Nothing;
+        };
+        self.rows.get(&hash).map_or(Carried::Missing, |held| {
+            Carried::Rows(Arc::clone(&held.rows))
+        })
+    }
+
+    /// Forgets the oldest of what waits, until the rest is within the limits.
+    fn forget_overflow(&mut self) {
+        while let Some(waiting) = self.pool.overflow() {
+            let namespace = match &waiting {
+                Waiting::Rows(hash) => {
+                    self.rows.remove(hash);
+                    continue;
+                }
+                Waiting::Repository(namespace, id) => {
+                    self.repositories.remove(id);
+                    namespace
+                }
+                Waiting::Namespace(namespace, _)
+                | Waiting::Change(namespace, _)
+                | Waiting::Head(namespace, ..)
+                | Waiting::Names(namespace, ..)
+                | Waiting::Freshness(namespace, ..) => namespace,
+            };
+            if let Some(space) = self.spaces.get_mut(namespace) {
+                space.forget(&waiting);
+                if space.is_empty() {
+                    self.spaces.remove(namespace);
+                }
+            }
+        }
+    }
+
+    /// How many records and rows wait for something.
+    pub fn waiting(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// A namespace whose first record is known.
+    pub fn namespace(&self, id: &NamespaceId) -> Option<NamespaceView<'_>> {
+        let space = self.spaces.get(id)?;
+        let course = space.course.as_ref()?;
+        let record = *course.path.last()?;
+        let ((epoch, seq), body) = space.tree.get(&record)?;
+        Some(NamespaceView {
+            id: *id,
+            record,
+            epoch,
+            seq,
+            body,
+            frozen: course.frozen,
+            lacks_rows: matches!(self.carried_by(id), Carried::Missing),
+        })
+    }
+
+    /// All namespaces whose first record is known.
+    pub fn namespaces(&self) -> impl Iterator<Item = NamespaceView<'_>> {
+        self.spaces.keys().filter_map(|id| self.namespace(id))
+    }
+
+    /// A repository that its namespace's epoch in force has.
+    pub fn repository(&self, id: &RepositoryId) -> Option<RepositoryView<'_>> {
+        let namespace = *self.repositories.get(id)?;
+        let space = self.spaces.get(&namespace)?;
+        let known = space.repository(id)?;
+        let agreed = space.course.as_ref()?.frozen.is_none();
+        let body = known.body()?;
+        let current = known.heads.current();
+        let (frozen, next, ready) = space.with_heads(id, |known, rule| {
+            let ready =
+                current.is_some_and(|(((epoch, _), _), fact)| (rule.ready)(epoch, &fact.item));
+            Some((known.heads.proof(rule), known.heads.next(rule), ready))
+        })?;
+        let head = current
+            .filter(|_| ready)
+            .map(|(((epoch, seq), id), fact)| HeadView {
+                id,
+                epoch,
+                seq,
+                time: fact.item.time,
+                signer: fact.signer,
+                refs: fact.item.refs,
+                changes: &fact.item.changes,
+                card: &fact.item.shown.card,
+                settings: &fact.item.shown.settings,
+            });
+        Some(RepositoryView {
+            id: *id,
+            namespace,
+            body,
+            head,
+            frozen,
+            next: next.filter(|_| agreed),
+        })
+    }
+
+    /// All repositories, by id.
+    pub fn repositories(&self) -> impl Iterator<Item = RepositoryView<'_>> {
+        self.repositories
+            .keys()
+            .filter_map(|id| self.repository(id))
+    }
+
+    /// What a folded name leads to; `None` for one that was never given, or was released.
+    pub fn name(
+        &self,
+        namespace: &NamespaceId,
+        kind: RepoKind,
+        name: &RepoName,
+    ) -> Option<&NamesTarget> {
+        let chain = self
+            .spaces
+            .get(namespace)?
+            .names
+            .get(&(kind, name.clone()))?;
+        chain.current()?.1.item.as_ref()
+    }
+
+    /// All names of a namespace that lead somewhere, by kind and folded name.
+    pub fn names(
+        &self,
+        namespace: &NamespaceId,
+    ) -> impl Iterator<Item = (RepoKind, &RepoName, &NamesTarget)> {
+        let names = self.spaces.get(namespace).map(|space| &space.names);
+        names
+            .into_iter()
+            .flatten()
+            .filter_map(|((kind, name), chain)| {
+                let target = chain.current()?.1.item.as_ref()?;
+                Some((*kind, name, target))
+            })
+    }
+
+    /// The newest freshness, and its record.
+    pub fn freshness(
+        &self,
+        namespace: &NamespaceId,
+        visibility: Visibility,
+    ) -> Option<(RecordId, &Freshness)> {
+        let chain = self.spaces.get(namespace)?.freshness.get(&visibility)?;
+        let ((_, id), fact) = chain.current()?;
+        Some((id, &fact.item))
+    }
+
+    /// Seq and prev of the next record of a name, where the home may sign one.
+    pub fn next_name(
+        &self,
+        namespace: &NamespaceId,
+        kind: RepoKind,
+        name: &RepoName,
+    ) -> Option<Link> {
+        let space = self.spaces.get(namespace)?;
+        let chain = space.names.get(&(kind, name.clone()));
+        next_anew(space, chain, &|course, epoch, key| {
+            course.is_home(epoch, key)
+        })
+    }
+
+    /// Seq and prev of the next freshness, where one may be signed.
+    pub fn next_freshness(&self, namespace: &NamespaceId, visibility: Visibility) -> Option<Link> {
+        let space = self.spaces.get(namespace)?;
+        let chain = space.freshness.get(&visibility);
+        next_anew(space, chain, &|course, epoch, key| {
+            course.freshens(epoch, key)
+        })
+    }
+
+    /// Whether a key may sign changes of a ref in the epoch in force. Its `end` is not looked at:
+    /// the home does that, by its own clock.
+    pub fn may_publish(
+        &self,
+        namespace: &NamespaceId,
+        key: &PublicKey,
+        repository: &RepositoryId,
+        reference: &str,
+    ) -> bool {
+        let course = self
+            .spaces
+            .get(namespace)
+            .and_then(|space| space.course.as_ref());
+        course.is_some_and(|course| course.publishes(course.epoch(), key, repository, reference))
+    }
+
+    /// The head, in the history of the one in force, that took a change in.
+    pub fn taken_in(&self, repository: &RepositoryId, change: &RecordId) -> Option<RecordId> {
+        let space = self.spaces.get(self.repositories.get(repository)?)?;
+        space.taken_in(repository, change)
+    }
+}
+
+/// Seq and prev of the next record of a chain that is begun anew in each epoch.
+fn next_anew<T>(
+    space: &Space,
+    chain: Option<&chain::Chain<T>>,
+    entitled: &dyn Fn(&course::Course, u64, &PublicKey) -> bool,
+) -> Option<Link> {
+    let course = space
+        .course
+        .as_ref()
+        .filter(|course| course.frozen.is_none())?;
+    let Some(chain) = chain else {
+        return Some(Link { seq: 1, prev: None });
+    };
+    chain.next(&Rule {
+        epoch: course.epoch(),
+        base: Base::Anew,
+        entitled: &|epoch, key| entitled(course, epoch, key),
+        ready: &|_, _| true,
+    })
+}

@@ -1,0 +1,617 @@
+//! All that is known of one namespace.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::hash::{Blake3, RecordId, RepositoryId};
+use crate::json::Object;
+use crate::key::PublicKey;
+use crate::name::{RepoKind, RepoName};
+use crate::record::{
+    Card, Change, Freshness, Head, NamesTarget, Record, Repository, Rows, Visibility,
+};
+
+use super::chain::{Base, Chain, Fact, Place, Rule, Standing};
+use super::course::Course;
+use super::pool::{Pool, Ticket, Waiting};
+use super::tree::{Planted, Tree};
+use super::{Refusal, Verdict};
+
+/// The rows that the epoch in force takes over.
+#[derive(Debug, Clone)]
+pub(super) enum Carried {
+    /// It takes over nothing.
+    Nothing,
+    /// Not known yet.
+    Missing,
+    /// These.
+    Rows(Arc<Rows>),
+}
+
+/// What a head says, without what its place says already.
+#[derive(Debug, Clone)]
+pub(super) struct HeadItem {
+    pub(super) time: u64,
+    pub(super) refs: Blake3,
+    pub(super) changes: Box<[RecordId]>,
+    /// Shared along a chain for as long as it stays the same.
+    pub(super) shown: Arc<Shown>,
+}
+
+/// What seldom changes from head to head.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) card: Card,
+    pub(super) settings: Object,
+}
+
+/// A repository record.
+#[derive(Debug, Clone)]
+struct Origin {
+    epoch: u64,
+    signer: PublicKey,
+    body: Repository,
+    ticket: Option<Ticket>,
+}
+
+/// A repository: its record, if known, and its heads.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held {
+    origin: Option<Origin>,
+    base: Base,
+    pub(super) heads: Chain<HeadItem>,
+    /// Where each change stands in a head, connected or not.
+    takes: BTreeSet<(RecordId, Place)>,
+}
+
+impl Held {
+    /// What its record says, if the epoch in force has it.
+    pub(super) fn body(&self) -> Option<&Repository> {
+        let origin = self.origin.as_ref()?;
+        (self.base != Base::Nowhere).then_some(&origin.body)
+    }
+}
+
+/// A change record, as far as heads rest on it.
+#[derive(Debug, Clone)]
+struct Staged {
+    repository: RepositoryId,
+    epoch: u64,
+    signer: PublicKey,
+    reference: Box<str>,
+    entitled: bool,
+    ticket: Option<Ticket>,
+}
+
+type Changes = BTreeMap<RecordId, Staged>;
+
+/// State of one namespace: its records, and what follows from them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Space {
+    pub(super) tree: Tree,
+    pub(super) course: Option<Course>,
+    repositories: BTreeMap<RepositoryId, Held>,
+    pub(super) names: BTreeMap<(RepoKind, RepoName), Chain<Option<NamesTarget>>>,
+    pub(super) freshness: BTreeMap<Visibility, Chain<Freshness>>,
+    changes: Changes,
+    /// Changes whose signer is not entitled, as far as is known.
+    unentitled: BTreeSet<RecordId>,
+}
+
+fn always<T>(_: u64, _: &T) -> bool {
+    true
+}
+
+/// The rule of names: anew in each epoch, signed by the home.
+fn names_rule<T>(epoch: u64, entitled: &dyn Fn(u64, &PublicKey) -> bool) -> Rule<'_, T> {
+    Rule {
+        epoch,
+        base: Base::Anew,
+        entitled,
+        ready: &always,
+    }
+}
+
+/// Whether a head's changes are known, entitled, and of its repository and epoch.
+fn is_ready(changes: &Changes, repository: RepositoryId, epoch: u64, head: &HeadItem) -> bool {
+    head.changes.iter().all(|id| {
+        changes.get(id).is_some_and(|change| {
+            change.entitled && change.repository == repository && change.epoch == epoch
+        })
+    })
+}
+
+/// Calls `$run` with the rule of a repository's heads.
+macro_rules! with_heads_rule {
+    ($course:expr, $changes:expr, $repository:expr, $base:expr, |$rule:ident| $run:expr) => {{
+        let (course, changes, repository): (&Course, &Changes, RepositoryId) =
+            ($course, $changes, $repository);
+        let entitled = |epoch: u64, key: &PublicKey| course.is_home(epoch, key);
+        let ready = |epoch: u64, head: &HeadItem| is_ready(changes, repository, epoch, head);
+        let $rule = Rule {
+            epoch: course.epoch(),
+            base: $base,
+            entitled: &entitled,
+            ready: &ready,
+        };
+        $run
+    }};
+}
+
+impl Space {
+    pub(super) fn is_empty(&self) -> bool {
+        self.tree.is_empty()
+            && self.repositories.is_empty()
+            && self.names.is_empty()
+            && self.freshness.is_empty()
+            && self.changes.is_empty()
+    }
+
+    pub(super) fn repository(&self, id: &RepositoryId) -> Option<&Held> {
+        self.repositories.get(id)
+    }
+
+    /// Forgets what no longer waits.
+    pub(super) fn forget(&mut self, waiting: &Waiting) {
+        match waiting {
+            Waiting::Namespace(_, id) => self.tree.forget(id),
+            Waiting::Repository(_, id) => {
+                if let Some(held) = self.repositories.get_mut(id) {
+                    held.origin = None;
+                }
+                self.drop_if_empty(id);
+            }
+            Waiting::Change(_, id) => {
+                self.changes.remove(id);
+                self.unentitled.remove(id);
+            }
+            Waiting::Head(_, id, place) => {
+                if let Some(held) = self.repositories.get_mut(id)
+                    && let Some(fact) = held.heads.forget(place)
+                {
+                    for change in fact.item.changes {
+                        held.takes.remove(&(change, *place));
+                    }
+                }
+                self.drop_if_empty(id);
+            }
+            Waiting::Names(_, name, place) => forget_in(&mut self.names, name, place),
+            Waiting::Freshness(_, visibility, place) => {
+                forget_in(&mut self.freshness, visibility, place);
+            }
+            Waiting::Rows(_) => {}
+        }
+    }
+
+    fn drop_if_empty(&mut self, id: &RepositoryId) {
+        let empty = |held: &Held| held.origin.is_none() && held.heads.is_empty();
+        if self.repositories.get(id).is_some_and(empty) {
+            self.repositories.remove(id);
+        }
+    }
+
+    /// Follows records that the tree has grown; `true` if more than grants was added.
+    pub(super) fn follow(&mut self) -> bool {
+        self.tree.follow(&mut self.course)
+    }
+
+    /// Follows new grants: nothing that was in the state leaves it.
+    pub(super) fn extend(&mut self, pool: &mut Pool) {
+        let Some(course) = &self.course else { return };
+        let mut touched = BTreeSet::new();
+        for id in self.unentitled.clone() {
+            if let Some(change) = self.changes.get_mut(&id)
+                && judge(change, course)
+            {
+                pool.release(&mut change.ticket);
+                self.unentitled.remove(&id);
+                touched.insert(change.repository);
+            }
+        }
+        for id in touched {
+            self.advance(id, pool);
+        }
+        self.restart_freshness(pool);
+    }
+
+    /// Follows another course, or other rows: everything is read anew.
+    pub(super) fn restart(&mut self, carried: &Carried, pool: &mut Pool) {
+        let Some(course) = &self.course else { return };
+        self.unentitled.clear();
+        for (id, change) in &mut self.changes {
+            if judge(change, course) {
+                pool.release(&mut change.ticket);
+            } else {
+                self.unentitled.insert(*id);
+            }
+        }
+        let entitled = |epoch: u64, key: &PublicKey| course.is_home(epoch, key);
+        for chain in self.names.values_mut() {
+            chain.restart(&names_rule(course.epoch(), &entitled), pool);
+        }
+        let ids: Vec<RepositoryId> = self.repositories.keys().copied().collect();
+        for id in ids {
+            self.restart_repository(id, carried, pool);
+        }
+        self.restart_freshness(pool);
+    }
+
+    fn restart_freshness(&mut self, pool: &mut Pool) {
+        let Some(course) = &self.course else { return };
+        let entitled = |epoch: u64, key: &PublicKey| course.freshens(epoch, key);
+        for chain in self.freshness.values_mut() {
+            chain.restart(&names_rule(course.epoch(), &entitled), pool);
+        }
+    }
+
+    /// Reads a repository's record and heads anew.
+    fn restart_repository(&mut self, id: RepositoryId, carried: &Carried, pool: &mut Pool) {
+        let (Some(course), Some(held)) = (&self.course, self.repositories.get_mut(&id)) else {
+            return;
+        };
+        if let Some(origin) = &mut held.origin
+            && course.is_home(origin.epoch, &origin.signer)
+        {
+            pool.release(&mut origin.ticket);
+        }
+        held.base = base_of(held.origin.as_ref(), id, course, carried);
+        with_heads_rule!(course, &self.changes, id, held.base, |rule| {
+            held.heads.restart(&rule, pool);
+        });
+    }
+
+    /// Moves a repository's head over what has become connected.
+    fn advance(&mut self, id: RepositoryId, pool: &mut Pool) {
+        let (Some(course), Some(held)) = (&self.course, self.repositories.get_mut(&id)) else {
+            return;
+        };
+        with_heads_rule!(course, &self.changes, id, held.base, |rule| {
+            held.heads.advance(&rule, pool);
+        });
+    }
+
+    pub(super) fn plant(
+        &mut self,
+        record: &Record,
+        body: &crate::record::Namespace,
+        pool: &mut Pool,
+    ) -> Planted {
+        let waiting = Waiting::Namespace(record.namespace(), record.id());
+        self.tree
+            .plant(record.id(), record.header(), body, pool, |pool| {
+                pool.admit(false, record.envelope().len(), waiting)
+            })
+    }
+
+    pub(super) fn insert_repository(
+        &mut self,
+        record: &Record,
+        body: &Repository,
+        carried: &Carried,
+        pool: &mut Pool,
+    ) -> Verdict {
+        let id = RepositoryId::from(record.id());
+        let epoch = record.header().epoch;
+        let signer = record.header().signers[0];
+        let known = self.repositories.get(&id);
+        if known.is_some_and(|held| held.origin.is_some()) {
+            return Verdict::Known;
+        }
+        let entitled = match self.entitled(epoch, |course| course.is_home(epoch, &signer)) {
+            Ok(entitled) => entitled,
+            Err(refusal) => return Verdict::Refused(refusal),
+        };
+        let waiting = Waiting::Repository(record.namespace(), id);
+        let ticket = (!entitled).then(|| pool.admit(false, record.envelope().len(), waiting));
+        let held = self.repositories.entry(id).or_default();
+        held.origin = Some(Origin {
+            epoch,
+            signer,
+            body: body.clone(),
+            ticket,
+        });
+        self.restart_repository(id, carried, pool);
+        let in_force = self.repositories[&id].base != Base::Nowhere;
+        match (in_force, entitled, carried) {
+            (true, ..) => Verdict::Accepted,
+            (false, false, _) | (_, _, Carried::Missing) => Verdict::Waiting,
+            (false, true, _) => Verdict::Kept,
+        }
+    }
+
+    pub(super) fn insert_change(
+        &mut self,
+        record: &Record,
+        body: &Change,
+        repository: RepositoryId,
+        pool: &mut Pool,
+    ) -> Verdict {
+        let id = record.id();
+        if self.changes.contains_key(&id) {
+            return Verdict::Known;
+        }
+        let mut change = Staged {
+            repository,
+            epoch: record.header().epoch,
+            signer: record.header().signers[0],
+            reference: body.reference.as_str().into(),
+            entitled: false,
+            ticket: None,
+        };
+        let epoch = change.epoch;
+        match self.entitled(epoch, |course| judge(&mut change, course)) {
+            Ok(true) => {}
+            // A later record of the epoch in force may yet grant the role.
+            Err(refusal) if self.course.as_ref().is_none_or(|c| c.epoch() != epoch) => {
+                return Verdict::Refused(refusal);
+            }
+            _ => {
+                let waiting = Waiting::Change(record.namespace(), id);
+                change.ticket = Some(pool.admit(false, record.envelope().len(), waiting));
+                self.unentitled.insert(id);
+            }
+        }
+        let entitled = change.entitled;
+        self.changes.insert(id, change);
+        if !entitled {
+            return Verdict::Waiting;
+        }
+        self.advance(repository, pool);
+        let in_force = self.course.as_ref().map(Course::epoch);
+        if in_force == Some(epoch) {
+            Verdict::Accepted
+        } else {
+            Verdict::Kept
+        }
+    }
+
+    pub(super) fn insert_head(
+        &mut self,
+        record: &Record,
+        body: &Head,
+        repository: RepositoryId,
+        carried: &Carried,
+        pool: &mut Pool,
+    ) -> Verdict {
+        let place = place_of(record);
+        let ((epoch, seq), _) = place;
+        let held = self.repositories.get(&repository);
+        if held.is_some_and(|held| held.heads.contains(&place)) {
+            return Verdict::Known;
+        }
+        let signer = record.header().signers[0];
+        let entitled = match self.entitled(epoch, |course| course.is_home(epoch, &signer)) {
+            Ok(entitled) => entitled,
+            Err(refusal) => return Verdict::Refused(refusal),
+        };
+        if held.is_none() {
+            self.repositories.insert(repository, Held::default());
+            self.restart_repository(repository, carried, pool);
+        }
+        let held = self.repositories.entry(repository).or_default();
+        let shown = Shown {
+            card: body.card.clone(),
+            settings: body.settings.clone(),
+        };
+        let before = held.heads.any_at((epoch, seq - 1));
+        let shown = before
+            .map(|fact| &fact.item.shown)
+            .filter(|before| ***before == shown)
+            .map_or_else(|| Arc::new(shown), Arc::clone);
+        let item = HeadItem {
+            time: record.header().time,
+            refs: body.refs,
+            changes: body.changes.as_slice().into(),
+            shown,
+        };
+        let waiting = Waiting::Head(record.namespace(), repository, place);
+        let fact = fact_of(record, item, entitled, waiting, pool);
+        let takes = body.changes.iter().map(|change| (*change, place));
+        held.takes.extend(takes);
+        let Some(course) = self.course.as_ref().filter(|_| entitled) else {
+            held.heads.hold(place, fact);
+            return Verdict::Waiting;
+        };
+        with_heads_rule!(course, &self.changes, repository, held.base, |rule| {
+            let standing = held.heads.enter(place, fact, &rule, pool);
+            Verdict::of(standing, || held.heads.proof(&rule))
+        })
+    }
+
+    pub(super) fn insert_names(
+        &mut self,
+        record: &Record,
+        name: (RepoKind, RepoName),
+        target: Option<NamesTarget>,
+        pool: &mut Pool,
+    ) -> Verdict {
+        let waiting = Waiting::Names(record.namespace(), name.clone(), place_of(record));
+        let course = self.course.as_ref();
+        let entitled =
+            |epoch: u64, key: &PublicKey| course.is_some_and(|course| course.is_home(epoch, key));
+        let entered = Entered {
+            record,
+            course,
+            entitled: &entitled,
+            grantable: false,
+            waiting,
+        };
+        entered.insert_into(&mut self.names, name, target, pool)
+    }
+
+    pub(super) fn insert_freshness(
+        &mut self,
+        record: &Record,
+        body: &Freshness,
+        pool: &mut Pool,
+    ) -> Verdict {
+        let waiting = Waiting::Freshness(record.namespace(), body.visibility, place_of(record));
+        let course = self.course.as_ref();
+        let entitled =
+            |epoch: u64, key: &PublicKey| course.is_some_and(|course| course.freshens(epoch, key));
+        let entered = Entered {
+            record,
+            course,
+            entitled: &entitled,
+            grantable: true,
+            waiting,
+        };
+        entered.insert_into(&mut self.freshness, body.visibility, body.clone(), pool)
+    }
+
+    /// Whether a key is entitled in an epoch that has begun; an error if it can never be.
+    fn entitled(
+        &self,
+        epoch: u64,
+        entitled: impl FnOnce(&Course) -> bool,
+    ) -> Result<bool, Refusal> {
+        let Some(course) = self
+            .course
+            .as_ref()
+            .filter(|course| course.epoch() >= epoch)
+        else {
+            return Ok(false);
+        };
+        match entitled(course) {
+            false if !course.open => Err(Refusal::NotEntitled),
+            entitled => Ok(entitled),
+        }
+    }
+
+    /// Runs with a repository and the rule of its heads.
+    pub(super) fn with_heads<R>(
+        &self,
+        id: &RepositoryId,
+        run: impl FnOnce(&Held, &Rule<'_, HeadItem>) -> Option<R>,
+    ) -> Option<R> {
+        let (course, held) = (self.course.as_ref()?, self.repositories.get(id)?);
+        with_heads_rule!(course, &self.changes, *id, held.base, |rule| run(
+            held, &rule
+        ))
+    }
+
+    /// The first head in the history of the one in force that took a change in.
+    pub(super) fn taken_in(&self, id: &RepositoryId, change: &RecordId) -> Option<RecordId> {
+        let first = ((0, 0), RecordId::from_bytes([0; RecordId::SIZE]));
+        self.with_heads(id, |held, rule| {
+            held.takes
+                .range((*change, first)..)
+                .take_while(|(taken, _)| taken == change)
+                .find(|(_, place)| held.heads.is_in_history(*place, rule))
+                .map(|(_, (_, head))| *head)
+        })
+    }
+}
+
+/// A record of a chain that is begun anew in each epoch.
+struct Entered<'a> {
+    record: &'a Record,
+    course: Option<&'a Course>,
+    entitled: &'a dyn Fn(u64, &PublicKey) -> bool,
+    /// Whether a later record of the epoch in force may yet grant the role.
+    grantable: bool,
+    waiting: Waiting,
+}
+
+impl Entered<'_> {
+    fn insert_into<K: Ord, T>(
+        self,
+        chains: &mut BTreeMap<K, Chain<T>>,
+        key: K,
+        item: T,
+        pool: &mut Pool,
+    ) -> Verdict {
+        let place = place_of(self.record);
+        let epoch = place.0.0;
+        let in_force = self.course.map_or(0, Course::epoch);
+        if chains.get(&key).is_some_and(|chain| chain.contains(&place)) {
+            return Verdict::Known;
+        }
+        let signer = self.record.header().signers[0];
+        let entitled = epoch <= in_force && (self.entitled)(epoch, &signer);
+        let decided = epoch < in_force || (epoch == in_force && !self.grantable);
+        if !entitled && decided && self.course.is_some_and(|course| !course.open) {
+            return Verdict::Refused(Refusal::NotEntitled);
+        }
+        let fact = fact_of(self.record, item, entitled, self.waiting, pool);
+        let rule = names_rule(in_force, self.entitled);
+        let chain = chains.entry(key).or_default();
+        if chain.is_empty() {
+            chain.restart(&rule, pool);
+        }
+        if !entitled {
+            chain.hold(place, fact);
+            return Verdict::Waiting;
+        }
+        let standing = chain.enter(place, fact, &rule, pool);
+        Verdict::of(standing, || chain.proof(&rule))
+    }
+}
+
+impl Verdict {
+    fn of(standing: Standing, proof: impl FnOnce() -> Option<[RecordId; 2]>) -> Self {
+        match standing {
+            Standing::Connected => Self::Accepted,
+            Standing::Older => Self::Kept,
+            Standing::Gap => Self::Waiting,
+            Standing::Forked => proof().map_or(Self::Waiting, Self::Frozen),
+        }
+    }
+}
+
+/// A fact that waits until it is connected.
+fn fact_of<T>(
+    record: &Record,
+    item: T,
+    vouched: bool,
+    waiting: Waiting,
+    pool: &mut Pool,
+) -> Fact<T> {
+    Fact {
+        prev: record.header().chain.and_then(|link| link.prev),
+        signer: record.header().signers[0],
+        ticket: Some(pool.admit(vouched, record.envelope().len(), waiting)),
+        item,
+    }
+}
+
+fn place_of(record: &Record) -> Place {
+    let seq = record.header().chain.map_or(0, |link| link.seq);
+    ((record.header().epoch, seq), record.id())
+}
+
+/// Decides whether a change's signer may publish there, and notes it.
+fn judge(change: &mut Staged, course: &Course) -> bool {
+    let Staged {
+        repository,
+        epoch,
+        signer,
+        reference,
+        ..
+    } = &*change;
+    change.entitled = course.publishes(*epoch, signer, repository, reference);
+    change.entitled
+}
+
+/// What the first head of the epoch in force must follow.
+fn base_of(origin: Option<&Origin>, id: RepositoryId, course: &Course, carried: &Carried) -> Base {
+    let Some(origin) = origin.filter(|origin| course.is_home(origin.epoch, &origin.signer)) else {
+        return Base::Nowhere;
+    };
+    if origin.epoch == course.epoch() {
+        return Base::After(None);
+    }
+    match carried {
+        Carried::Rows(rows) => rows.get(&id).map_or(Base::Nowhere, Base::After),
+        Carried::Nothing | Carried::Missing => Base::Nowhere,
+    }
+}
+
+fn forget_in<K: Ord, T>(chains: &mut BTreeMap<K, Chain<T>>, key: &K, place: &Place) {
+    if let Some(chain) = chains.get_mut(key) {
+        chain.forget(place);
+        if chain.is_empty() {
+            chains.remove(key);
+        }
+    }
+}
