@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use bstr::{BStr, ByteSlice};
 use gix_attributes::StateRef;
 use gix_attributes::parse::Kind;
-use gix_glob::pattern::Case;
+use gix_glob::pattern::Mode;
 use gix_glob::wildmatch;
 
 use crate::limits::{
@@ -153,14 +153,31 @@ impl From<gix_attributes::AssignmentRef<'_>> for Setting {
 }
 
 impl Line {
+    /// Whether the pattern matches this path, which begins in the folder that the line stands in.
+    ///
+    /// As git does it, which compares what stands before the first wildcard by itself: what is left of
+    /// `a**` is then `**`, which crosses folders.
     fn matches(&self, path: &BStr) -> bool {
-        self.pattern.matches_repo_relative_path(
-            path,
-            path.rfind_byte(b'/').map(|at| at + 1),
-            Some(false),
-            Case::Sensitive,
-            wildmatch::Mode::NO_MATCH_SLASH_LITERAL,
-        )
+        let gix_glob::Pattern {
+            text,
+            mode,
+            first_wildcard_pos,
+        } = &self.pattern;
+        if mode.contains(Mode::MUST_BE_DIR) {
+            return false;
+        }
+        if mode.contains(Mode::NO_SUB_DIR) && !mode.contains(Mode::ABSOLUTE) {
+            let start = path.rfind_byte(b'/').map_or(0, |at| at + 1);
+            return self
+                .pattern
+                .matches(path[start..].into(), wildmatch::Mode::empty());
+        }
+        let (literal, glob) = text.split_at(first_wildcard_pos.unwrap_or(text.len()));
+        let across = wildmatch::Mode::NO_MATCH_SLASH_LITERAL;
+        path.strip_prefix(literal).is_some_and(|rest| match glob {
+            [] => rest.is_empty(),
+            glob => gix_glob::wildmatch(glob.into(), rest.into(), across),
+        })
     }
 }
 
@@ -178,8 +195,10 @@ fn without_long_lines(bytes: &[u8]) -> Vec<u8> {
     text
 }
 
+/// Runs of two stars or more.
 fn double_stars(pattern: &gix_glob::Pattern) -> usize {
-    pattern.text.find_iter("**").count()
+    let runs = pattern.text.split(|byte| *byte != b'*');
+    runs.filter(|run| run.len() > 1).count()
 }
 
 /// Decides for a file of `size` bytes; `sample` is its beginning, at least `SAMPLE_BYTES` where it has
