@@ -114,7 +114,7 @@ impl Node {
         let store = Store::open(
             Arc::clone(&files),
             folder.path(),
-            options,
+            &options,
             &mut |envelope| match Record::parse_trusted(envelope) {
                 Ok(record) => records.push(record),
                 Err(error) => refused = Some(error.to_string()),
