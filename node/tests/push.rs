@@ -81,16 +81,12 @@ fn git_tree(folder: &Path, attributes: &str) -> String {
     fs::write(folder.join(".gitattributes"), attributes).unwrap();
     let git = |arguments: &[&str]| {
         let output = Command::new("git")
-            .args([
-                "-c",
-                "filter.lfs.process=",
-                "-c",
-                "filter.lfs.clean=git-lfs clean -- %f",
-            ])
+            .args(["-c", "filter.lfs.clean=git-lfs clean -- %f"])
             .args(["-c", "filter.lfs.required=true"])
             .args(arguments)
             .current_dir(folder)
             .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .output()
             .unwrap();
         assert!(
