@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
-use cairn_protocol::accept::Verdict;
+use cairn_protocol::accept::{Ledger, Verdict};
 use cairn_protocol::hash::{Blake3, NamespaceId, RepositoryId};
 use cairn_protocol::key::PublicKey;
 use cairn_protocol::name::NamespaceName;
@@ -103,36 +103,32 @@ impl Node {
     pub fn spawn_on(config: Config, files: Arc<dyn Files>) -> Result<Self, SpawnError> {
         let folder = Folder::open(&config.data)?;
         let keys = Keys::open(&folder.keys())?;
-        let mut records = Vec::new();
         let options = StoreOptions {
             view_cache_bytes: config.view_cache_bytes,
             ..StoreOptions::default()
         };
         // Verified before they were written, and checksummed since: signatures are not checked again here,
         // `verify` does that.
-        let mut refused = None;
-        let store = Store::open(
-            Arc::clone(&files),
-            folder.path(),
-            &options,
-            &mut |envelope| match Record::parse_trusted(envelope) {
-                Ok(record) => records.push(record),
+        let root = keys.root.public();
+        let (mut ledger, mut own, mut refused) = (Ledger::default(), None, None);
+        let store = Store::open(Arc::clone(&files), folder.path(), &options, &mut |envelope| {
+            match Record::parse_trusted(envelope) {
+                Ok(record) => {
+                    own = own.or_else(|| namespace_of(&record, &root));
+                    ledger.insert(&record);
+                }
                 Err(error) => refused = Some(error.to_string()),
-            },
-        )?;
+            }
+        })?;
         if let Some(error) = refused {
             return Err(SpawnError::Record(error));
         }
-        let repos = Repos::new(store.clone(), &config.aliases, &config.namespace_alias);
-        for record in &records {
-            repos.load(record);
-        }
+        let repos = Repos::new(store.clone(), ledger, &config.aliases, &config.namespace_alias);
         let (journal, local) = open_journal(files, &folder)?;
-        let namespace = match own_namespace(&records, &keys.root.public()) {
+        let namespace = match own {
             Some(namespace) => namespace,
             None => found_namespace(&keys, &store, &repos)?,
         };
-        drop(records);
         repos.loaded(namespace, local.pinned);
         let inner = Inner {
             config,
@@ -237,16 +233,16 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
     Ok((journal, local))
 }
 
-/// The namespace whose first record names this root key.
-fn own_namespace(records: &[Record], root: &PublicKey) -> Option<NamespaceId> {
-    records.iter().find_map(|record| match record.body() {
+/// The namespace that a record begins, if it names this root key.
+fn namespace_of(record: &Record, root: &PublicKey) -> Option<NamespaceId> {
+    match record.body() {
         Body::Namespace(body)
             if record.header().namespace.is_none() && body.root.keys.contains(root) =>
         {
             Some(NamespaceId::from(record.id()))
         }
         _ => None,
-    })
+    }
 }
 
 /// Signs the first record of this node's own namespace, and stores it.
@@ -278,7 +274,7 @@ fn found_namespace(keys: &Keys, store: &Store, repos: &Repos) -> Result<Namespac
     let mut batch = store.batch();
     batch.record(record.envelope().to_vec());
     batch.commit()?;
-    match repos.load(&record) {
+    match repos.take(&record) {
         Verdict::Accepted => Ok(NamespaceId::from(record.id())),
         verdict => Err(SpawnError::Record(format!(
             "of the new namespace: {verdict:?}"

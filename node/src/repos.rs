@@ -87,6 +87,7 @@ pub enum Found {
 impl Repos {
     pub(crate) fn new(
         store: Store,
+        ledger: Ledger,
         aliases: &BTreeMap<String, String>,
         namespace_alias: &str,
     ) -> Self {
@@ -99,7 +100,7 @@ impl Repos {
                 reader: Arc::new(Reader::new(store)),
                 aliases,
                 namespace_alias: namespace_alias.to_ascii_lowercase(),
-                state: RwLock::default(),
+                state: RwLock::new(State { ledger, ..State::default() }),
                 generation: AtomicU64::new(1),
             }),
         }
@@ -176,12 +177,7 @@ impl Repos {
         verdict
     }
 
-    /// Takes many records without showing anything yet; [`Self::loaded`] ends it.
-    pub(crate) fn load(&self, record: &Record) -> Verdict {
-        self.write().ledger.insert(record)
-    }
-
-    /// Ends a series of [`Self::load`].
+    /// Shows what the records read at start add up to.
     pub(crate) fn loaded(&self, own_namespace: NamespaceId, pinned: HashSet<RepositoryId>) {
         let mut state = self.write();
         state.own_namespace = Some(own_namespace);
