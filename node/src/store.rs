@@ -521,33 +521,32 @@ fn read_log(
     replay: &mut Replay,
     on_record: &mut dyn FnMut(&[u8]),
 ) -> Result<Appender, StoreError> {
-    let (appender, earlier_bytes) =
-        Appender::open(folder.clone(), &mut Vec::new, &mut |segment, frame| {
-            let Some(said) = Said::read(frame.kind, frame.payload) else {
-                return Err(StoreError::Corrupt {
-                    path: folder.path(segment),
-                    offset: frame.offset,
-                    reason: format!(
-                        "a frame of kind {} that this release does not know",
-                        frame.kind
-                    ),
-                });
-            };
-            let keys = Key::of(&said);
-            index.read(segment, &said, &keys);
-            if let Said::Record { envelope } = said {
-                on_record(envelope);
-            }
-            replay.see(
-                keys,
-                Location {
-                    segment,
-                    offset: frame.offset,
-                    len: frame.len(),
-                },
-            );
-            Ok(())
-        })?;
+    let (appender, earlier_bytes) = Appender::open(folder.clone(), &[], &mut |segment, frame| {
+        let Some(said) = Said::read(frame.kind, frame.payload) else {
+            return Err(StoreError::Corrupt {
+                path: folder.path(segment),
+                offset: frame.offset,
+                reason: format!(
+                    "a frame of kind {} that this release does not know",
+                    frame.kind
+                ),
+            });
+        };
+        let keys = Key::of(&said);
+        index.read(segment, &said, &keys);
+        if let Said::Record { envelope } = said {
+            on_record(envelope);
+        }
+        replay.see(
+            keys,
+            Location {
+                segment,
+                offset: frame.offset,
+                len: frame.len(),
+            },
+        );
+        Ok(())
+    })?;
     index.opened(
         appender.segment(),
         appender.len(),

@@ -235,12 +235,12 @@ pub(crate) struct Appender {
 impl Appender {
     /// Opens the folder, handing out every frame of every segment in the order of writing.
     ///
-    /// Makes the folder and its first segment where there is none. An incomplete last frame is cut off;
+    /// Makes the folder and its first segment, with the `first` frames, where there is none. An incomplete last frame is cut off;
     /// [`StoreError::Corrupt`] at any other bad one. Everything handed out is durable on return. Also says
     /// how many bytes the segments before the last one have.
     pub(crate) fn open(
         folder: Folder,
-        first: &mut dyn FnMut() -> Vec<NewFrame>,
+        first: &[NewFrame],
         on_frame: &mut dyn FnMut(u32, Frame<'_>) -> Result<(), StoreError>,
     ) -> Result<(Self, u64), StoreError> {
         let files = &*folder.files;
@@ -253,7 +253,8 @@ impl Appender {
         }
         let segments = folder.segments()?;
         let Some((last, earlier)) = segments.split_last() else {
-            let (file, len) = folder.begin(1, &first())?;
+            let (file, len) = folder.begin(1, first)?;
+            folder.read(1, &mut |frame| on_frame(1, frame))?;
             return Ok((Self::at(folder, file, 1, len), 0));
         };
         let mut earlier_bytes = 0;
