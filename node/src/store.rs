@@ -521,15 +521,7 @@ fn read_log(
     replay: &mut Replay,
     on_record: &mut dyn FnMut(&[u8]),
 ) -> Result<Appender, StoreError> {
-    let mut log_bytes = 0;
-    let mut last = 0;
-    let mut segment_end = 0;
-    let appender = Appender::open(folder.clone(), &mut Vec::new, &mut |segment, frame| {
-        if segment != last {
-            log_bytes += segment_end;
-            last = segment;
-        }
-        segment_end = frame.end();
+    let (appender, earlier_bytes) = Appender::open(folder.clone(), &[], &mut |segment, frame| {
         let Some(said) = Said::read(frame.kind, frame.payload) else {
             return Err(StoreError::Corrupt {
                 path: folder.path(segment),
@@ -555,13 +547,10 @@ fn read_log(
         );
         Ok(())
     })?;
-    if last != appender.segment() {
-        log_bytes += segment_end;
-    }
     index.opened(
         appender.segment(),
         appender.len(),
-        log_bytes + appender.len(),
+        earlier_bytes + appender.len(),
     );
     Ok(appender)
 }

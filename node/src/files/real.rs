@@ -116,8 +116,10 @@ impl Files for RealFiles {
         let fail = |source| FileError::new("list", path, source);
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(fail(source)),
+            Err(source) => match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => return Ok(Vec::new()),
+                _ => return Err(fail(source)),
+            },
         };
         let mut names = Vec::new();
         for entry in entries {

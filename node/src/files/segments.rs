@@ -62,20 +62,14 @@ impl Folder {
         }
     }
 
-    /// Reads a segment's frames from the first on, up to `len` bytes of it or all.
-    ///
-    /// The file is opened anew: what is read is one file, even if another is swapped in meanwhile.
+    /// Reads the frames of a segment that is complete, and says how many bytes it has.
     pub(crate) fn read(
         &self,
         segment: u32,
-        len: Option<u64>,
         on_frame: &mut dyn FnMut(Frame<'_>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let file = self.files.open_read(&self.path(segment))?;
-        let len = match len {
-            Some(len) => len,
-            None => self.files.stat(&file)?.size,
-        };
+        let len = self.files.stat(&file)?.size;
         let mut frames = Frames::new(&*self.files, &file, self.binding(segment), len);
         if !frames.header_is_good()? {
             return Err(bad_header(&file));
@@ -83,7 +77,7 @@ impl Folder {
         loop {
             match frames.next() {
                 Ok(Some(frame)) => on_frame(frame)?,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(len),
                 Err(Stop::File(error)) => return Err(error.into()),
                 Err(Stop::Bad(bad)) => return Err(corrupt(&file, frames.offset(), bad)),
             }
@@ -241,13 +235,14 @@ pub(crate) struct Appender {
 impl Appender {
     /// Opens the folder, handing out every frame of every segment in the order of writing.
     ///
-    /// Makes the folder and its first segment where there is none. An incomplete last frame is cut off;
-    /// [`StoreError::Corrupt`] at any other bad one. Everything handed out is durable on return.
+    /// Makes the folder and its first segment, with the `first` frames, where there is none. An incomplete last frame is cut off;
+    /// [`StoreError::Corrupt`] at any other bad one. Everything handed out is durable on return. Also says
+    /// how many bytes the segments before the last one have.
     pub(crate) fn open(
         folder: Folder,
-        first: &mut dyn FnMut() -> Vec<NewFrame>,
+        first: &[NewFrame],
         on_frame: &mut dyn FnMut(u32, Frame<'_>) -> Result<(), StoreError>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, u64), StoreError> {
         let files = &*folder.files;
         if files.stat_path(&folder.dir)?.is_none() {
             files.create_dir(&folder.dir)?;
@@ -258,15 +253,17 @@ impl Appender {
         }
         let segments = folder.segments()?;
         let Some((last, earlier)) = segments.split_last() else {
-            let (file, len) = folder.begin(1, &first())?;
-            return Ok(Self::at(folder, file, 1, len));
+            let (file, len) = folder.begin(1, first)?;
+            folder.read(1, &mut |frame| on_frame(1, frame))?;
+            return Ok((Self::at(folder, file, 1, len), 0));
         };
+        let mut earlier_bytes = 0;
         for segment in earlier {
-            folder.read(*segment, None, &mut |frame| on_frame(*segment, frame))?;
+            earlier_bytes += folder.read(*segment, &mut |frame| on_frame(*segment, frame))?;
         }
         let appender = Self::reopen(folder.clone(), *last, on_frame)?;
         folder.sync_names()?;
-        Ok(appender)
+        Ok((appender, earlier_bytes))
     }
 
     fn reopen(

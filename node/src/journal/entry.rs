@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// One fact of local state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "entry", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum Entry {
     /// A repository's content is kept whatever `gc` does.
     Pinned {
@@ -38,6 +38,42 @@ pub enum Entry {
         /// What it leads to; nothing where it was taken back.
         target: Option<String>,
     },
+}
+
+impl Entry {
+    /// Whether an entry with the same [`Self::subject`] says nothing for the state after this one.
+    pub(super) fn replaces(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (
+                Self::Signed { epoch, seq, .. },
+                Self::Signed {
+                    epoch: earlier_epoch,
+                    seq: earlier_seq,
+                    ..
+                },
+            ) => (epoch, seq) >= (earlier_epoch, earlier_seq),
+            _ => true,
+        }
+    }
+
+    /// What is equal for entries that may replace one another.
+    pub(super) fn subject(&self) -> Subject {
+        match self {
+            Self::Pinned { repository } | Self::Unpinned { repository } => {
+                Subject::Pin(*repository)
+            }
+            Self::Signed { repository, .. } => Subject::Signed(*repository),
+            Self::Alias { name, .. } => Subject::Alias(name.clone()),
+        }
+    }
+}
+
+/// What an entry is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Subject {
+    Pin(RepositoryId),
+    Signed(RepositoryId),
+    Alias(String),
 }
 
 /// Padded standard base64.

@@ -10,6 +10,7 @@ use super::index::{BadFrame, Read};
 use super::intake;
 use super::key::Key;
 use super::{Inner, Store, StoreError};
+use crate::files::frames::SEGMENT_HEADER_BYTES;
 use crate::files::segments::Location;
 
 /// Something that [`Store::verify_all`] found wrong.
@@ -83,6 +84,7 @@ impl Store {
         let mut verified = HashSet::new();
         for segment in 1..=index.last_segment() {
             let mut flats = Vec::new();
+            done += SEGMENT_HEADER_BYTES;
             index.each_frame(segment, &mut |read| {
                 match read {
                     Read::Frame(frame) => {
@@ -108,15 +110,18 @@ impl Store {
                 Ok(())
             })?;
             for (facts, location) in flats {
-                if verified.contains(&facts.digests.blake3) {
+                let hash = facts.digests.blake3;
+                // Older frames about the same file say nothing any more.
+                let newest = index.find(&Key::digests(&hash))?;
+                if index.is_damaged(&hash)
+                    || newest.is_none_or(|found| found.location != location)
+                    || !verified.insert(hash)
+                {
                     continue;
                 }
                 let before = done;
                 let progress = &mut |read: u64| progress((before + read).min(total), total);
-                if let Some(finding) = self.check_flat(&facts, location, progress)? {
-                    findings.push(finding);
-                }
-                verified.insert(facts.digests.blake3);
+                findings.extend(self.check_flat(&facts, progress)?);
                 done += facts.digests.size;
             }
         }
@@ -162,21 +167,13 @@ impl Store {
         }
     }
 
-    /// Verifies a flat file where this is the newest frame about it; others of it were or will be seen.
     fn check_flat(
         &self,
         facts: &Facts,
-        location: Location,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Option<Finding>, StoreError> {
-        let Inner {
-            log, flats, index, ..
-        } = &*self.inner;
+        let Inner { log, flats, .. } = &*self.inner;
         let hash = facts.digests.blake3;
-        let newest = index.find(&Key::digests(&hash))?;
-        if index.is_damaged(&hash) || newest.is_none_or(|found| found.location != location) {
-            return Ok(None);
-        }
         let finding = |path, reason: &str, healed| {
             Ok(Some(Finding {
                 hash: Some(hash),
