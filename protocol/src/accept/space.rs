@@ -297,7 +297,7 @@ impl Space {
         if known.is_some_and(|held| held.origin.is_some()) {
             return Verdict::Known;
         }
-        let entitled = match self.entitled(epoch, |course| course.is_home(epoch, &signer)) {
+        let entitled = match self.is_home(epoch, &signer) {
             Ok(entitled) => entitled,
             Err(refusal) => return Verdict::Refused(refusal),
         };
@@ -339,11 +339,10 @@ impl Space {
             ticket: None,
         };
         let epoch = change.epoch;
-        match self.entitled(epoch, |course| judge(&mut change, course)) {
-            Ok(true) => {}
-            // A later record of the epoch in force may yet grant the role.
-            Err(refusal) if self.course.as_ref().is_none_or(|c| c.epoch() != epoch) => {
-                return Verdict::Refused(refusal);
+        match &self.course {
+            Some(course) if judge(&mut change, course) => {}
+            Some(course) if course.grants_are_settled(epoch) => {
+                return Verdict::Refused(Refusal::NotEntitled);
             }
             _ => {
                 let waiting = Waiting::Change(record.namespace(), id);
@@ -380,7 +379,7 @@ impl Space {
             return Verdict::Known;
         }
         let signer = record.header().signers[0];
-        let entitled = match self.entitled(epoch, |course| course.is_home(epoch, &signer)) {
+        let entitled = match self.is_home(epoch, &signer) {
             Ok(entitled) => entitled,
             Err(refusal) => return Verdict::Refused(refusal),
         };
@@ -433,7 +432,7 @@ impl Space {
             record,
             course,
             entitled: &entitled,
-            grantable: false,
+            settled: Course::home_is_settled,
             waiting,
         };
         entered.insert_into(&mut self.names, name, target, pool)
@@ -453,28 +452,18 @@ impl Space {
             record,
             course,
             entitled: &entitled,
-            grantable: true,
+            settled: Course::grants_are_settled,
             waiting,
         };
         entered.insert_into(&mut self.freshness, body.visibility, body.clone(), pool)
     }
 
-    /// Whether a key is entitled in an epoch that has begun; an error if it can never be.
-    fn entitled(
-        &self,
-        epoch: u64,
-        entitled: impl FnOnce(&Course) -> bool,
-    ) -> Result<bool, Refusal> {
-        let Some(course) = self
-            .course
-            .as_ref()
-            .filter(|course| course.epoch() >= epoch)
-        else {
-            return Ok(false);
-        };
-        match entitled(course) {
-            false if !course.open => Err(Refusal::NotEntitled),
-            entitled => Ok(entitled),
+    /// Whether a key is the home of an epoch, as far as is known; an error if it never will be.
+    fn is_home(&self, epoch: u64, key: &PublicKey) -> Result<bool, Refusal> {
+        match &self.course {
+            Some(course) if course.is_home(epoch, key) => Ok(true),
+            Some(course) if course.home_is_settled(epoch) => Err(Refusal::NotEntitled),
+            _ => Ok(false),
         }
     }
 
@@ -508,8 +497,8 @@ struct Entered<'a> {
     record: &'a Record,
     course: Option<&'a Course>,
     entitled: &'a dyn Fn(u64, &PublicKey) -> bool,
-    /// Whether a later record of the epoch in force may yet grant the role.
-    grantable: bool,
+    /// Whether it is settled for good which keys are entitled in an epoch.
+    settled: fn(&Course, u64) -> bool,
     waiting: Waiting,
 }
 
@@ -529,8 +518,11 @@ impl Entered<'_> {
         }
         let signer = self.record.header().signers[0];
         let entitled = epoch <= in_force && (self.entitled)(epoch, &signer);
-        let decided = epoch < in_force || (epoch == in_force && !self.grantable);
-        if !entitled && decided && self.course.is_some_and(|course| !course.open) {
+        if !entitled
+            && self
+                .course
+                .is_some_and(|course| (self.settled)(course, epoch))
+        {
             return Verdict::Refused(Refusal::NotEntitled);
         }
         let fact = fact_of(self.record, item, entitled, self.waiting, pool);
