@@ -7,13 +7,16 @@
 //!
 //! Invariants:
 //! - a head with a lower (epoch, seq) never replaces one with a higher within a course of the
-//!   namespace; only its root can go back, by a new epoch or by proof against itself;
+//!   namespace: a repository goes back only by its root's new epoch, or by proof that its home signed
+//!   two heads of one version;
 //! - two heads of one version, signed by the home, stop the repository below them, and two namespace
 //!   records of one version the namespace, whichever was seen first;
 //! - no head is shown whose chain within the epoch, or one of whose changes, is unknown.
 
+mod anew;
 mod chain;
 mod course;
+mod held;
 mod pool;
 mod space;
 mod tree;
@@ -27,11 +30,12 @@ pub use view::{HeadView, NamespaceView, RepositoryView};
 use crate::hash::{Blake3, NamespaceId, RecordId, RepositoryId};
 use crate::key::PublicKey;
 use crate::name::{RepoKind, RepoName};
-use crate::record::{Body, Freshness, Link, NamesTarget, Record, Rows, Visibility};
+use crate::record::{Body, Freshness, Link, NamesTarget, Namespace, Record, Rows, Visibility};
 
-use chain::{Base, Rule};
+use chain::Standing;
+use held::Carried;
 use pool::{Pool, Ticket, Waiting};
-use space::{Carried, Space};
+use space::Space;
 use tree::Planted;
 
 /// Why a record can never be accepted.
@@ -80,6 +84,17 @@ pub enum Verdict {
     Frozen([RecordId; 2]),
     /// It will never be accepted, and is not kept.
     Refused(Refusal),
+}
+
+impl Verdict {
+    fn of(standing: Standing, proof: impl FnOnce() -> Option<[RecordId; 2]>) -> Self {
+        match standing {
+            Standing::Connected => Self::Accepted,
+            Standing::Older => Self::Kept,
+            Standing::Gap => Self::Waiting,
+            Standing::Forked => proof().map_or(Self::Waiting, Self::Frozen),
+        }
+    }
 }
 
 /// Rows that were given.
@@ -179,7 +194,7 @@ impl Ledger {
         }
     }
 
-    fn insert_namespace(&mut self, record: &Record, body: &crate::record::Namespace) -> Verdict {
+    fn insert_namespace(&mut self, record: &Record, body: &Namespace) -> Verdict {
         let namespace = record.namespace();
         let space = self.spaces.entry(namespace).or_default();
         if space.tree.contains(&record.id()) {
@@ -440,10 +455,7 @@ fn next_anew<T>(
     let Some(chain) = chain else {
         return Some(Link { seq: 1, prev: None });
     };
-    chain.next(&Rule {
-        epoch: course.epoch(),
-        base: Base::Anew,
-        entitled: &|epoch, key| entitled(course, epoch, key),
-        ready: &|_, _| true,
-    })
+    chain.next(&anew::rule(course.epoch(), &|epoch, key| {
+        entitled(course, epoch, key)
+    }))
 }

@@ -274,21 +274,24 @@ impl<T> Chain<T> {
         }
         let mut older = self.base_at;
         while let Some(at) = older.filter(|at| at.0 > place.0) {
-            older = self.before(at);
+            older = self.before(at, rule);
         }
         older == Some(place)
     }
 
-    /// Where the record stands that this one replaced, if it is known.
-    fn before(&self, place: Place) -> Option<Place> {
+    /// Where the record stands that this one replaced, if it is known and its signer entitled.
+    fn before(&self, place: Place, rule: &Rule<'_, T>) -> Option<Place> {
         let prev = self.facts.get(&place)?.prev?;
         let (epoch, seq) = place.0;
-        if seq > 1 {
-            return Some(((epoch, seq - 1), prev));
-        }
-        let below = ..*at((epoch, 0)).start();
-        let mut older = self.facts.range(below).rev();
-        older.find(|((_, id), _)| *id == prev).map(|(at, _)| *at)
+        let before = if seq > 1 {
+            ((epoch, seq - 1), prev)
+        } else {
+            let below = ..*at((epoch, 0)).start();
+            let mut older = self.facts.range(below).rev();
+            *older.find(|((_, id), _)| *id == prev)?.0
+        };
+        let fact = self.facts.get(&before)?;
+        (rule.entitled)(before.0.0, &fact.signer).then_some(before)
     }
 
     /// The two lowest ids at the lowest fork.

@@ -13,10 +13,10 @@ pub(super) struct Course {
     pub(super) path: Vec<RecordId>,
     /// Two records, after the last of the path, of which neither counts.
     pub(super) frozen: Option<[RecordId; 2]>,
-    /// Whether a recovery key could still replace records of the path.
-    pub(super) open: bool,
     /// Epoch n at index n - 1.
     epochs: Vec<Epoch>,
+    /// Whether a record of the path names a recovery key, which could replace all after it.
+    recoverable: bool,
 }
 
 /// One epoch; its home and what it carries are the same in all its records.
@@ -27,6 +27,10 @@ struct Epoch {
     /// What any record of the epoch granted: a key that loses its role is refused by the home at
     /// once, and by everybody from the next epoch on; what was taken in before stays valid.
     granted: BTreeMap<PublicKey, Vec<Delegation>>,
+    /// Whether a recovery key could still replace its first record.
+    home_is_open: bool,
+    /// Whether a recovery key could still replace one of its records, or the one that ends it.
+    grants_are_open: bool,
 }
 
 impl Course {
@@ -38,11 +42,15 @@ impl Course {
                 home: body.home,
                 carried: body.carried,
                 granted: BTreeMap::new(),
+                home_is_open: self.recoverable,
+                grants_are_open: true,
             });
         }
         let Some(epoch) = self.epochs.last_mut() else {
             return;
         };
+        self.recoverable |= body.recovery.is_some();
+        epoch.grants_are_open = self.recoverable;
         for delegation in &body.delegated {
             let granted = epoch.granted.entry(delegation.key).or_default();
             if !granted.contains(delegation) {
@@ -69,6 +77,17 @@ impl Course {
     /// Whether a key is the home of an epoch.
     pub(super) fn is_home(&self, epoch: u64, key: &PublicKey) -> bool {
         self.at(epoch).is_some_and(|epoch| epoch.home == *key)
+    }
+
+    /// Whether it is settled for good which key is the home of an epoch.
+    pub(super) fn home_is_settled(&self, epoch: u64) -> bool {
+        self.at(epoch).is_some_and(|epoch| !epoch.home_is_open)
+    }
+
+    /// Whether it is settled for good which keys have roles in an epoch: not in that in force.
+    pub(super) fn grants_are_settled(&self, epoch: u64) -> bool {
+        let settled = self.at(epoch).is_some_and(|epoch| !epoch.grants_are_open);
+        settled && epoch < self.epoch()
     }
 
     /// Whether a key may sign freshness in an epoch.

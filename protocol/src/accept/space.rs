@@ -1,76 +1,20 @@
 //! All that is known of one namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use crate::hash::{Blake3, RecordId, RepositoryId};
-use crate::json::Object;
+use crate::hash::{RecordId, RepositoryId};
 use crate::key::PublicKey;
 use crate::name::{RepoKind, RepoName};
 use crate::record::{
-    Card, Change, Freshness, Head, NamesTarget, Record, Repository, Rows, Visibility,
+    Change, Freshness, Head, NamesTarget, Namespace, Record, Repository, Visibility,
 };
 
-use super::chain::{Base, Chain, Fact, Place, Rule, Standing};
+use super::chain::{Base, Chain, Rule};
 use super::course::Course;
+use super::held::{Carried, HeadItem, Held, Origin};
 use super::pool::{Pool, Ticket, Waiting};
 use super::tree::{Planted, Tree};
-use super::{Refusal, Verdict};
-
-/// The rows that the epoch in force takes over.
-#[derive(Debug, Clone)]
-pub(super) enum Carried {
-    /// It takes over nothing.
-    Nothing,
-    /// Not known yet.
-    Missing,
-    /// These.
-    Rows(Arc<Rows>),
-}
-
-/// What a head says, without what its place says already.
-#[derive(Debug, Clone)]
-pub(super) struct HeadItem {
-    pub(super) time: u64,
-    pub(super) refs: Blake3,
-    pub(super) changes: Box<[RecordId]>,
-    /// Shared along a chain for as long as it stays the same.
-    pub(super) shown: Arc<Shown>,
-}
-
-/// What seldom changes from head to head.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Shown {
-    pub(super) card: Card,
-    pub(super) settings: Object,
-}
-
-/// A repository record.
-#[derive(Debug, Clone)]
-struct Origin {
-    epoch: u64,
-    signer: PublicKey,
-    body: Repository,
-    ticket: Option<Ticket>,
-}
-
-/// A repository: its record, if known, and its heads.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Held {
-    origin: Option<Origin>,
-    base: Base,
-    pub(super) heads: Chain<HeadItem>,
-    /// Where each change stands in a head, connected or not.
-    takes: BTreeSet<(RecordId, Place)>,
-}
-
-impl Held {
-    /// What its record says, if the epoch in force has it.
-    pub(super) fn body(&self) -> Option<&Repository> {
-        let origin = self.origin.as_ref()?;
-        (self.base != Base::Nowhere).then_some(&origin.body)
-    }
-}
+use super::{Refusal, Verdict, anew};
 
 /// A change record, as far as heads rest on it.
 #[derive(Debug, Clone)]
@@ -96,20 +40,6 @@ pub(super) struct Space {
     changes: Changes,
     /// Changes whose signer is not entitled, as far as is known.
     unentitled: BTreeSet<RecordId>,
-}
-
-fn always<T>(_: u64, _: &T) -> bool {
-    true
-}
-
-/// The rule of names: anew in each epoch, signed by the home.
-fn names_rule<T>(epoch: u64, entitled: &dyn Fn(u64, &PublicKey) -> bool) -> Rule<'_, T> {
-    Rule {
-        epoch,
-        base: Base::Anew,
-        entitled,
-        ready: &always,
-    }
 }
 
 /// Whether a head's changes are known, entitled, and of its repository and epoch.
@@ -166,26 +96,21 @@ impl Space {
                 self.unentitled.remove(id);
             }
             Waiting::Head(_, id, place) => {
-                if let Some(held) = self.repositories.get_mut(id)
-                    && let Some(fact) = held.heads.forget(place)
-                {
-                    for change in fact.item.changes {
-                        held.takes.remove(&(change, *place));
-                    }
+                if let Some(held) = self.repositories.get_mut(id) {
+                    held.forget_head(place);
                 }
                 self.drop_if_empty(id);
             }
-            Waiting::Names(_, name, place) => forget_in(&mut self.names, name, place),
+            Waiting::Names(_, name, place) => anew::forget(&mut self.names, name, place),
             Waiting::Freshness(_, visibility, place) => {
-                forget_in(&mut self.freshness, visibility, place);
+                anew::forget(&mut self.freshness, visibility, place);
             }
             Waiting::Rows(_) => {}
         }
     }
 
     fn drop_if_empty(&mut self, id: &RepositoryId) {
-        let empty = |held: &Held| held.origin.is_none() && held.heads.is_empty();
-        if self.repositories.get(id).is_some_and(empty) {
+        if self.repositories.get(id).is_some_and(Held::is_empty) {
             self.repositories.remove(id);
         }
     }
@@ -227,7 +152,7 @@ impl Space {
         }
         let entitled = |epoch: u64, key: &PublicKey| course.is_home(epoch, key);
         for chain in self.names.values_mut() {
-            chain.restart(&names_rule(course.epoch(), &entitled), pool);
+            chain.restart(&anew::rule(course.epoch(), &entitled), pool);
         }
         let ids: Vec<RepositoryId> = self.repositories.keys().copied().collect();
         for id in ids {
@@ -240,7 +165,7 @@ impl Space {
         let Some(course) = &self.course else { return };
         let entitled = |epoch: u64, key: &PublicKey| course.freshens(epoch, key);
         for chain in self.freshness.values_mut() {
-            chain.restart(&names_rule(course.epoch(), &entitled), pool);
+            chain.restart(&anew::rule(course.epoch(), &entitled), pool);
         }
     }
 
@@ -249,12 +174,7 @@ impl Space {
         let (Some(course), Some(held)) = (&self.course, self.repositories.get_mut(&id)) else {
             return;
         };
-        if let Some(origin) = &mut held.origin
-            && course.is_home(origin.epoch, &origin.signer)
-        {
-            pool.release(&mut origin.ticket);
-        }
-        held.base = base_of(held.origin.as_ref(), id, course, carried);
+        held.rebase(id, course, carried, pool);
         with_heads_rule!(course, &self.changes, id, held.base, |rule| {
             held.heads.restart(&rule, pool);
         });
@@ -270,12 +190,7 @@ impl Space {
         });
     }
 
-    pub(super) fn plant(
-        &mut self,
-        record: &Record,
-        body: &crate::record::Namespace,
-        pool: &mut Pool,
-    ) -> Planted {
+    pub(super) fn plant(&mut self, record: &Record, body: &Namespace, pool: &mut Pool) -> Planted {
         let waiting = Waiting::Namespace(record.namespace(), record.id());
         self.tree
             .plant(record.id(), record.header(), body, pool, |pool| {
@@ -297,7 +212,7 @@ impl Space {
         if known.is_some_and(|held| held.origin.is_some()) {
             return Verdict::Known;
         }
-        let entitled = match self.entitled(epoch, |course| course.is_home(epoch, &signer)) {
+        let entitled = match self.is_home(epoch, &signer) {
             Ok(entitled) => entitled,
             Err(refusal) => return Verdict::Refused(refusal),
         };
@@ -339,11 +254,10 @@ impl Space {
             ticket: None,
         };
         let epoch = change.epoch;
-        match self.entitled(epoch, |course| judge(&mut change, course)) {
-            Ok(true) => {}
-            // A later record of the epoch in force may yet grant the role.
-            Err(refusal) if self.course.as_ref().is_none_or(|c| c.epoch() != epoch) => {
-                return Verdict::Refused(refusal);
+        match &self.course {
+            Some(course) if judge(&mut change, course) => {}
+            Some(course) if course.grants_are_settled(epoch) => {
+                return Verdict::Refused(Refusal::NotEntitled);
             }
             _ => {
                 let waiting = Waiting::Change(record.namespace(), id);
@@ -373,14 +287,14 @@ impl Space {
         carried: &Carried,
         pool: &mut Pool,
     ) -> Verdict {
-        let place = place_of(record);
-        let ((epoch, seq), _) = place;
+        let place = anew::place_of(record);
+        let epoch = place.0.0;
         let held = self.repositories.get(&repository);
         if held.is_some_and(|held| held.heads.contains(&place)) {
             return Verdict::Known;
         }
         let signer = record.header().signers[0];
-        let entitled = match self.entitled(epoch, |course| course.is_home(epoch, &signer)) {
+        let entitled = match self.is_home(epoch, &signer) {
             Ok(entitled) => entitled,
             Err(refusal) => return Verdict::Refused(refusal),
         };
@@ -389,23 +303,9 @@ impl Space {
             self.restart_repository(repository, carried, pool);
         }
         let held = self.repositories.entry(repository).or_default();
-        let shown = Shown {
-            card: body.card.clone(),
-            settings: body.settings.clone(),
-        };
-        let before = held.heads.any_at((epoch, seq - 1));
-        let shown = before
-            .map(|fact| &fact.item.shown)
-            .filter(|before| ***before == shown)
-            .map_or_else(|| Arc::new(shown), Arc::clone);
-        let item = HeadItem {
-            time: record.header().time,
-            refs: body.refs,
-            changes: body.changes.as_slice().into(),
-            shown,
-        };
+        let item = held.item(place.0, record.header().time, body);
         let waiting = Waiting::Head(record.namespace(), repository, place);
-        let fact = fact_of(record, item, entitled, waiting, pool);
+        let fact = anew::fact_of(record, item, entitled, waiting, pool);
         let takes = body.changes.iter().map(|change| (*change, place));
         held.takes.extend(takes);
         let Some(course) = self.course.as_ref().filter(|_| entitled) else {
@@ -425,15 +325,15 @@ impl Space {
         target: Option<NamesTarget>,
         pool: &mut Pool,
     ) -> Verdict {
-        let waiting = Waiting::Names(record.namespace(), name.clone(), place_of(record));
+        let waiting = Waiting::Names(record.namespace(), name.clone(), anew::place_of(record));
         let course = self.course.as_ref();
         let entitled =
             |epoch: u64, key: &PublicKey| course.is_some_and(|course| course.is_home(epoch, key));
-        let entered = Entered {
+        let entered = anew::Entered {
             record,
             course,
             entitled: &entitled,
-            grantable: false,
+            settled: Course::home_is_settled,
             waiting,
         };
         entered.insert_into(&mut self.names, name, target, pool)
@@ -445,36 +345,27 @@ impl Space {
         body: &Freshness,
         pool: &mut Pool,
     ) -> Verdict {
-        let waiting = Waiting::Freshness(record.namespace(), body.visibility, place_of(record));
+        let waiting =
+            Waiting::Freshness(record.namespace(), body.visibility, anew::place_of(record));
         let course = self.course.as_ref();
         let entitled =
             |epoch: u64, key: &PublicKey| course.is_some_and(|course| course.freshens(epoch, key));
-        let entered = Entered {
+        let entered = anew::Entered {
             record,
             course,
             entitled: &entitled,
-            grantable: true,
+            settled: Course::grants_are_settled,
             waiting,
         };
         entered.insert_into(&mut self.freshness, body.visibility, body.clone(), pool)
     }
 
-    /// Whether a key is entitled in an epoch that has begun; an error if it can never be.
-    fn entitled(
-        &self,
-        epoch: u64,
-        entitled: impl FnOnce(&Course) -> bool,
-    ) -> Result<bool, Refusal> {
-        let Some(course) = self
-            .course
-            .as_ref()
-            .filter(|course| course.epoch() >= epoch)
-        else {
-            return Ok(false);
-        };
-        match entitled(course) {
-            false if !course.open => Err(Refusal::NotEntitled),
-            entitled => Ok(entitled),
+    /// Whether a key is the home of an epoch, as far as is known; an error if it never will be.
+    fn is_home(&self, epoch: u64, key: &PublicKey) -> Result<bool, Refusal> {
+        match &self.course {
+            Some(course) if course.is_home(epoch, key) => Ok(true),
+            Some(course) if course.home_is_settled(epoch) => Err(Refusal::NotEntitled),
+            _ => Ok(false),
         }
     }
 
@@ -503,83 +394,6 @@ impl Space {
     }
 }
 
-/// A record of a chain that is begun anew in each epoch.
-struct Entered<'a> {
-    record: &'a Record,
-    course: Option<&'a Course>,
-    entitled: &'a dyn Fn(u64, &PublicKey) -> bool,
-    /// Whether a later record of the epoch in force may yet grant the role.
-    grantable: bool,
-    waiting: Waiting,
-}
-
-impl Entered<'_> {
-    fn insert_into<K: Ord, T>(
-        self,
-        chains: &mut BTreeMap<K, Chain<T>>,
-        key: K,
-        item: T,
-        pool: &mut Pool,
-    ) -> Verdict {
-        let place = place_of(self.record);
-        let epoch = place.0.0;
-        let in_force = self.course.map_or(0, Course::epoch);
-        if chains.get(&key).is_some_and(|chain| chain.contains(&place)) {
-            return Verdict::Known;
-        }
-        let signer = self.record.header().signers[0];
-        let entitled = epoch <= in_force && (self.entitled)(epoch, &signer);
-        let decided = epoch < in_force || (epoch == in_force && !self.grantable);
-        if !entitled && decided && self.course.is_some_and(|course| !course.open) {
-            return Verdict::Refused(Refusal::NotEntitled);
-        }
-        let fact = fact_of(self.record, item, entitled, self.waiting, pool);
-        let rule = names_rule(in_force, self.entitled);
-        let chain = chains.entry(key).or_default();
-        if chain.is_empty() {
-            chain.restart(&rule, pool);
-        }
-        if !entitled {
-            chain.hold(place, fact);
-            return Verdict::Waiting;
-        }
-        let standing = chain.enter(place, fact, &rule, pool);
-        Verdict::of(standing, || chain.proof(&rule))
-    }
-}
-
-impl Verdict {
-    fn of(standing: Standing, proof: impl FnOnce() -> Option<[RecordId; 2]>) -> Self {
-        match standing {
-            Standing::Connected => Self::Accepted,
-            Standing::Older => Self::Kept,
-            Standing::Gap => Self::Waiting,
-            Standing::Forked => proof().map_or(Self::Waiting, Self::Frozen),
-        }
-    }
-}
-
-/// A fact that waits until it is connected.
-fn fact_of<T>(
-    record: &Record,
-    item: T,
-    vouched: bool,
-    waiting: Waiting,
-    pool: &mut Pool,
-) -> Fact<T> {
-    Fact {
-        prev: record.header().chain.and_then(|link| link.prev),
-        signer: record.header().signers[0],
-        ticket: Some(pool.admit(vouched, record.envelope().len(), waiting)),
-        item,
-    }
-}
-
-fn place_of(record: &Record) -> Place {
-    let seq = record.header().chain.map_or(0, |link| link.seq);
-    ((record.header().epoch, seq), record.id())
-}
-
 /// Decides whether a change's signer may publish there, and notes it.
 fn judge(change: &mut Staged, course: &Course) -> bool {
     let Staged {
@@ -591,27 +405,4 @@ fn judge(change: &mut Staged, course: &Course) -> bool {
     } = &*change;
     change.entitled = course.publishes(*epoch, signer, repository, reference);
     change.entitled
-}
-
-/// What the first head of the epoch in force must follow.
-fn base_of(origin: Option<&Origin>, id: RepositoryId, course: &Course, carried: &Carried) -> Base {
-    let Some(origin) = origin.filter(|origin| course.is_home(origin.epoch, &origin.signer)) else {
-        return Base::Nowhere;
-    };
-    if origin.epoch == course.epoch() {
-        return Base::After(None);
-    }
-    match carried {
-        Carried::Rows(rows) => rows.get(&id).map_or(Base::Nowhere, Base::After),
-        Carried::Nothing | Carried::Missing => Base::Nowhere,
-    }
-}
-
-fn forget_in<K: Ord, T>(chains: &mut BTreeMap<K, Chain<T>>, key: &K, place: &Place) {
-    if let Some(chain) = chains.get_mut(key) {
-        chain.forget(place);
-        if chain.is_empty() {
-            chains.remove(key);
-        }
-    }
 }

@@ -52,8 +52,6 @@ pub(super) struct Tree {
     orphans: BTreeMap<RecordId, Orphan>,
     /// Orphans by what they wait for.
     missing: BTreeSet<(RecordId, RecordId)>,
-    /// Whether any record in the tree names a recovery key.
-    open: bool,
     /// Whether two records hang on one.
     branched: bool,
 }
@@ -133,7 +131,6 @@ impl Tree {
             siblings.insert(id);
             self.branched |= siblings.len() > 1;
         }
-        self.open |= body.recovery.is_some();
         let version = version_of(header);
         let node = Node {
             version,
@@ -184,7 +181,6 @@ impl Tree {
             followed.push(*id, node.version.0, &node.body);
         }
         followed.frozen = frozen;
-        followed.open = self.open;
         let more = !adds || followed.epoch() != epoch;
         *course = Some(followed);
         more
