@@ -258,6 +258,8 @@ mod tests {
         let (line, message) = warning("a: b\nc: d\na: e");
         assert_eq!(line, 4);
         assert!(message.contains("duplicate"), "{message}");
+        // To YAML a lone CR ends a line, to editors it does not.
+        assert_eq!(warning("a: b\r\nc: d\re: f\r\ng: @h").0, 4);
         assert_eq!(warning("- a\n- b").0, 2);
         assert_eq!(warning("text").0, 2);
         let (card, warning) = parse(b"---\na: b\n", RepoKind::Model);

@@ -43,6 +43,26 @@ fn utf8(yaml: &[u8]) -> Result<&str, CardWarning> {
     })
 }
 
+/// The line of the file for a line that a YAML parser counts, to which a lone CR ends one too.
+pub(super) fn line_of_parser(yaml: &str, line: u64) -> u64 {
+    let mut file_line = 2;
+    let mut parser_line = 1;
+    for (at, byte) in yaml.bytes().enumerate() {
+        if parser_line >= line {
+            break;
+        }
+        match byte {
+            b'\n' => {
+                file_line += 1;
+                parser_line += 1;
+            }
+            b'\r' if yaml.as_bytes().get(at + 1) != Some(&b'\n') => parser_line += 1,
+            _ => {}
+        }
+    }
+    file_line
+}
+
 /// The line of the file on which a member of the outermost mapping stands, or where the YAML begins.
 pub(super) fn line_of(yaml: &str, member: &str) -> u64 {
     let names_it = |line: &str| {

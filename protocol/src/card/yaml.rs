@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_saphyr::options::{AliasLimits, NonFiniteFloatPolicy};
 use serde_saphyr::{MessageFormatter, Options, UserMessageFormatter};
 
-use crate::card::CardWarning;
+use crate::card::{CardWarning, front_matter};
 use crate::limits::{CARD_BYTES_MAX, CARD_DEPTH_MAX, CARD_NODES_MAX};
 
 /// Reads a YAML document that begins on line 2 of `README.md`.
@@ -35,7 +35,7 @@ pub(super) fn parse(yaml: &str) -> Result<Value, CardWarning> {
         let message = UserMessageFormatter.format_message(error);
         let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
         CardWarning {
-            line: 1 + line.max(1),
+            line: front_matter::line_of_parser(yaml, line),
             message: message.chars().take(200).collect(),
         }
     })

@@ -58,10 +58,10 @@ impl Git {
 
     /// Runs git with this input; its exit must be a success.
     fn run(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-        self.run_as(self.command(arguments), input)
+        Self::run_as(self.command(arguments), input)
     }
 
-    fn run_as(&self, mut command: Command, input: &[u8]) -> Vec<u8> {
+    fn run_as(mut command: Command, input: &[u8]) -> Vec<u8> {
         let mut child = command
             .spawn()
             .expect("git must be installed to run these tests");
@@ -286,8 +286,9 @@ fn commits_have_the_ids_that_git_gives_them() {
         let tree = tree.to_hex();
         let mut arguments = vec!["commit-tree", &*tree, "-F", "-"];
         let hex: Vec<_> = ours.parents.iter().map(GitOid::to_hex).collect();
-        hex.iter()
-            .for_each(|parent| arguments.extend(["-p", parent]));
+        for parent in &hex {
+            arguments.extend(["-p", parent]);
+        }
         let mut command = git.command(&arguments);
         for (who, signature) in [("AUTHOR", &ours.author), ("COMMITTER", &ours.committer)] {
             command.env(format!("GIT_{who}_NAME"), &signature.name);
@@ -297,7 +298,7 @@ fn commits_have_the_ids_that_git_gives_them() {
                 format!("@{} +0000", signature.time_s),
             );
         }
-        let gits = git.run_as(command, ours.message.as_bytes());
+        let gits = Git::run_as(command, ours.message.as_bytes());
         let gits: GitOid = String::from_utf8(gits).unwrap().trim().parse().unwrap();
         assert_eq!(object_oid(ObjectKind::Commit, &bytes), gits, "{ours:?}");
         let stored = git.run(&["cat-file", "commit", &gits.to_hex()], b"");

@@ -21,13 +21,14 @@ fn committed(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/vectors/formats")
         .join(name);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let hex: String = text.split_whitespace().collect();
     HEXLOWER.decode(hex.as_bytes()).expect("lower-case hex")
 }
 
 fn oid(hex: &str) -> GitOid {
-    hex.parse().unwrap()
+    hex.parse().expect("an object id")
 }
 
 fn tree() -> Vec<TreeEntry> {
@@ -111,13 +112,13 @@ fn manifest() -> Manifest {
     entries[4].xet = Some([0x40; 32]);
     known(&mut entries[5], 6, 0x10);
     entries[5].unknown = vec![(9, b"of a later version".to_vec()), (200, vec![])];
-    let tree = encode_tree(tree_of(&entries)).unwrap();
-    Manifest::new(Blake3::of(&tree), entries).unwrap()
+    let tree = encode_tree(tree_of(&entries)).expect("a valid tree");
+    Manifest::new(Blake3::of(&tree), entries).expect("a valid manifest")
 }
 
 fn tree_of(entries: &[ManifestEntry]) -> Vec<TreeEntry> {
     let entry = |entry: &ManifestEntry| TreeEntry {
-        mode: Mode::from_octal(entry.mode).unwrap(),
+        mode: Mode::from_octal(entry.mode).expect("a mode"),
         name: entry.name.clone(),
         oid: entry.oid,
     };
@@ -139,10 +140,14 @@ fn commit() -> NewCommit {
     }
 }
 
+fn commit_bytes() -> Vec<u8> {
+    commit().encode().expect("a valid commit")
+}
+
 fn entry() -> CommitEntry {
     CommitEntry {
-        commit: object_oid(ObjectKind::Commit, &commit().encode().unwrap()),
-        object: Blake3::of(&commit().encode().unwrap()),
+        commit: object_oid(ObjectKind::Commit, &commit_bytes()),
+        object: Blake3::of(&commit_bytes()),
         manifest: Some(Blake3::of(&manifest().encode())),
         parents: vec![Some(Blake3::from_bytes([0x77; 32])), None],
     }
@@ -163,9 +168,10 @@ fn refs() -> Refs {
         ("refs/heads/main", target(1, vec![])),
         ("refs/pr/1", target(4, vec![])),
     ] {
+        let name = name.parse().expect("a ref name");
         refs = refs
-            .with_change(&name.parse().unwrap(), None, Some(target))
-            .unwrap();
+            .with_change(&name, None, Some(target))
+            .expect("room for a ref");
     }
     refs
 }
