@@ -65,7 +65,9 @@ class Cairn:
         self.log = self.data.parent / f"{self.data.name}.log"
         settings = self.data.parent / "no-settings"
         self.environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("CAIRN_")
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("CAIRN_") or name == "CAIRN_TEST_RUN"
         }
         self.environment |= {"XDG_CONFIG_HOME": str(settings), "NO_COLOR": "1"}
 

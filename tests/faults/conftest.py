@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from cairn import Cairn
+from cairn import Cairn, binary
 
 
 def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="the counts of the issue, not a sample")
+    parser.addoption(
+        "--long",
+        action="store_true",
+        default=bool(os.environ.get("CAIRN_TEST_LONG")),
+        help="the counts of the issue, not a sample (also: CAIRN_TEST_LONG=1)",
+    )
     parser.addoption("--seed", type=int, default=None, help="draw the same instants and bytes again")
 
 
@@ -21,10 +26,18 @@ def pytest_configure(config):
     if given is None:
         given = int(os.environ.get("SEED") or int.from_bytes(os.urandom(4), "little"))
     config.seed = given
+    binary()
 
 
 def pytest_report_header(config):
     return f"seed: {config.seed} (again with --seed {config.seed})"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Ends with the line that tests/run counts by."""
+    count = {name: len(found) for name, found in terminalreporter.stats.items()}
+    failed = count.get("failed", 0) + count.get("error", 0) + count.get("skipped", 0)
+    terminalreporter.write_line(f"{count.get('passed', 0)} passed, {failed} failed")
 
 
 def pytest_runtest_makereport(item, call):
