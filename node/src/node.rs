@@ -111,19 +111,27 @@ impl Node {
         // `verify` does that.
         let root = keys.root.public();
         let (mut ledger, mut own, mut refused) = (Ledger::default(), None, None);
-        let store = Store::open(Arc::clone(&files), folder.path(), &options, &mut |envelope| {
-            match Record::parse_trusted(envelope) {
+        let store = Store::open(
+            Arc::clone(&files),
+            folder.path(),
+            &options,
+            &mut |envelope| match Record::parse_trusted(envelope) {
                 Ok(record) => {
                     own = own.or_else(|| namespace_of(&record, &root));
                     ledger.insert(&record);
                 }
                 Err(error) => refused = Some(error.to_string()),
-            }
-        })?;
+            },
+        )?;
         if let Some(error) = refused {
             return Err(SpawnError::Record(error));
         }
-        let repos = Repos::new(store.clone(), ledger, &config.aliases, &config.namespace_alias);
+        let repos = Repos::new(
+            store.clone(),
+            ledger,
+            &config.aliases,
+            &config.namespace_alias,
+        );
         let (journal, local) = open_journal(files, &folder)?;
         let namespace = match own {
             Some(namespace) => namespace,

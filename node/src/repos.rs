@@ -100,7 +100,10 @@ impl Repos {
                 reader: Arc::new(Reader::new(store)),
                 aliases,
                 namespace_alias: namespace_alias.to_ascii_lowercase(),
-                state: RwLock::new(State { ledger, ..State::default() }),
+                state: RwLock::new(State {
+                    ledger,
+                    ..State::default()
+                }),
                 generation: AtomicU64::new(1),
             }),
         }

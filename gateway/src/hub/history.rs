@@ -21,7 +21,10 @@ const PAGE_MAX: u64 = 1_000;
 const TOTAL_COUNT: HeaderName = HeaderName::from_static("x-total-count");
 
 pub(super) fn refs(repo: &Repo, query: &Pairs) -> Result<Reply, ApiError> {
-    Ok(Reply::json(&show_refs(repo.refs()?, query.flag("include_prs"))))
+    Ok(Reply::json(&show_refs(
+        repo.refs()?,
+        query.flag("include_prs"),
+    )))
 }
 
 fn show_refs(refs: &BTreeMap<String, GitOid>, with_pulls: bool) -> Value {
