@@ -89,7 +89,6 @@ ODD_FILES = {
     "deep/er.txt": b"sorts before the folder er\n",
     "empty.txt": b"",
     "UPPER.TXT": b"upper\n",
-    "upper.txt": b"lower\n",
     ".hidden/.file": b"hidden\n",
     "tree/main/resolve/main/raw.txt": b"path that reads like a route\n",
     "x.bin": bytes(range(256)) * 5,

@@ -120,6 +120,7 @@ pub(super) const fn whole(kind: RepoKind) -> &'static [&'static str] {
             "likes",
             "mask_token",
             "model-index",
+            "modelId",
             "pipeline_tag",
             "private",
             "safetensors",
@@ -177,6 +178,7 @@ pub(super) const fn listed(kind: RepoKind) -> &'static [&'static str] {
             "lastModified",
             "library_name",
             "likes",
+            "modelId",
             "pipeline_tag",
             "private",
             "tags",
@@ -280,9 +282,6 @@ impl<'a> View<'a> {
             ("_id".to_owned(), short_id(self.repo).into()),
             ("id".to_owned(), id.into()),
         ]);
-        if self.repo.kind() == RepoKind::Model {
-            members.insert("modelId".to_owned(), id.into());
-        }
         for name in names {
             if let Some(value) = self.member(name)? {
                 members.insert((*name).to_owned(), value);
@@ -309,6 +308,7 @@ impl<'a> View<'a> {
             "downloads" | "downloadsAllTime" | "likes" | "trendingScore" | "childrenModelCount" => {
                 Some(0.into())
             }
+            "modelId" => Some(self.repo.full_name().into()),
             "tags" => Some(card.tags.clone().into()),
             "library_name" => card.library_name.clone().map(Value::from),
             "pipeline_tag" => card.pipeline_tag.clone().map(Value::from),
