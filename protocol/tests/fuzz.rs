@@ -14,6 +14,14 @@ mod mutation;
 #[path = "../fuzz/targets/formats.rs"]
 mod formats;
 
+#[allow(
+    unreachable_pub,
+    clippy::type_complexity,
+    reason = "shared with the libFuzzer binaries"
+)]
+#[path = "../fuzz/targets/records.rs"]
+mod records;
+
 use std::collections::VecDeque;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -25,7 +33,7 @@ use mutation::{Mutator, Xorshift};
 type Target = (&'static str, fn(&[u8]));
 
 /// Every list of targets.
-const LISTS: &[&[Target]] = &[formats::TARGETS];
+const LISTS: &[&[Target]] = &[formats::TARGETS, records::TARGETS];
 
 /// No input of at most 64 KiB may take as long, even in a debug build on a busy machine.
 const CASE_TIME_MAX: Duration = Duration::from_secs(10);
