@@ -78,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) namespace: NamespaceId,
     /// Held by whoever moves a head.
     pub(crate) publishing: Mutex<()>,
+    /// A head whose seq is spent in the journal, and that is not in the log yet.
+    pub(crate) unsettled: Mutex<Option<Record>>,
     pub(crate) gateway_url: Mutex<Option<String>>,
     pub(crate) started: Instant,
     namespace_name: String,
@@ -146,6 +148,7 @@ impl Node {
             repos,
             namespace,
             publishing: Mutex::new(()),
+            unsettled: Mutex::new(None),
             gateway_url: Mutex::new(None),
             started: Instant::now(),
             namespace_name: NamespaceName::Hash(namespace).to_string(),

@@ -182,6 +182,7 @@ pub(crate) fn push(
         .publishing
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
+    home::settle(node)?;
     let current = home::current(node, &target)?;
     let (number, bytes) = contents
         .files

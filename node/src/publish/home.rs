@@ -181,8 +181,25 @@ pub(super) fn sign(
         id: head.id(),
         envelope: head.envelope().to_vec(),
     })?;
-    take_head(node, &head)?;
+    *unsettled(node) = Some(head);
+    settle(node)?;
     Ok(seq)
+}
+
+/// Takes in a head that was journaled and could not be written after that, as on a full disk.
+///
+/// Its seq is spent: signing another one for it would be equivocation. The caller holds the turn to publish.
+pub(super) fn settle(node: &Inner) -> Result<(), PublishError> {
+    let mut waiting = unsettled(node);
+    if let Some(head) = &*waiting {
+        take_head(node, head)?;
+        *waiting = None;
+    }
+    Ok(())
+}
+
+fn unsettled(node: &Inner) -> std::sync::MutexGuard<'_, Option<Record>> {
+    node.unsettled.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn take_head(node: &Inner, head: &Record) -> Result<(), PublishError> {
