@@ -241,6 +241,10 @@ pub(crate) fn push(
         pushed.commit = oid;
         pushed.unchanged = false;
     }
+    if pushed.unchanged && pushed.hashed_bytes > 0 {
+        // Content that had been found damaged may be whole again.
+        node.repos.bump();
+    }
     pushed.seconds = started.elapsed().as_secs_f64();
     Ok(pushed)
 }
