@@ -3,7 +3,7 @@
 import shutil
 
 from cairn import Cairn
-from measure import GB, GIB, MIB, check, cpu_seconds, fill, interleaved, median, renew, settle, spread, timed
+from measure import GB, GIB, MIB, check, cpu_seconds, fill, interleaved, median, renew, settle, sized, spread, timed
 
 
 def run(bench, folder):
@@ -54,7 +54,7 @@ def large_file(bench, folder):
     slower = "openssl" if median(seconds["openssl"]) > median(seconds["cp+sync"]) else "cp+sync"
     bench.say(f"the slower one is {slower}")
     ratios = [max(hashing, copying) / ours for hashing, copying, ours in rounds]
-    bench.at_least(f"import of {size / GIB:g} GiB / slower of sha256, cp+sync", median(ratios), 0.8)
+    bench.at_least(f"import of {sized(size)} / slower of sha256, cp+sync", median(ratios), 0.8)
     shutil.rmtree(source)
 
 

@@ -94,6 +94,11 @@ class Bench:
         return 1 if self.failed or not self.passed else 0
 
 
+def sized(size: int) -> str:
+    """`2 GiB`, `16 MiB`."""
+    return f"{size / GIB:g} GiB" if size >= GIB else f"{size / MIB:g} MiB"
+
+
 def median(values) -> float:
     """The middle of the rounds."""
     return statistics.median(values)

@@ -1,7 +1,7 @@
 """Resident memory of a node while a large file is pushed and then downloaded by eight clients."""
 
 from cairn import Cairn, status_bytes
-from measure import GIB, MIB, fill
+from measure import GIB, MIB, fill, sized
 from sink import fetch
 
 
@@ -22,4 +22,4 @@ def run(bench, folder):
     peak = status_bytes(pid, "VmHWM") / MIB
     bench.say(f"after the downloads: {peak:.0f} MiB at most")
     cairn.close()
-    bench.at_most(f"memory, {size / GIB:g} GiB pushed and 8 x fetched", peak, 256, " MiB")
+    bench.at_most(f"memory, {sized(size)} pushed and 8 x fetched", peak, 256, " MiB")

@@ -13,7 +13,7 @@ from folders import file_sha256
 from gateway import Gateway
 from measure import GB, GIB, MIB, cpu_seconds, fill, interleaved, median, require, settle, spread
 from peers import Nginx
-from sink import fetch
+from sink import fetch, fetch_divided
 
 RANGE_BYTES = 64 * MIB
 LARGE = "model.safetensors"
@@ -125,8 +125,8 @@ def cold_round(bench, name, server, path, size) -> float:
                 evict(path)
                 resident.append(resident_bytes(path))
                 start = time.monotonic()
-                fetch(server, server.paths[LARGE], size, 4, 1, RANGE_BYTES)
-                reads.append(4 * size / (time.monotonic() - start) / 1e6)
+                fetch_divided(server, server.paths[LARGE], size, 4, RANGE_BYTES)
+                reads.append(size / (time.monotonic() - start) / 1e6)
         except Exception as error:
             wrong.append(error)
 

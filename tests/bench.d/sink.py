@@ -52,39 +52,49 @@ def fetch(server, path: str, size: int, connections: int, passes: int, range_byt
 
     With `range_bytes` each pass is made of ranges, and the connections begin at different ones.
     """
-    done, wrong = [], []
-    begin = threading.Barrier(connections + 1)
 
-    def work(number):
+    def plan(number):
+        if range_bytes is None:
+            return [(None, None)] * passes
+        pieces = ranges(size, range_bytes)
+        turn = number * len(pieces) // connections
+        return (pieces[turn:] + pieces[:turn]) * passes
+
+    return _fetch(server, path, [plan(i) for i in range(connections)], connections * passes * size)
+
+
+def fetch_divided(server, path: str, size: int, connections: int, range_bytes: int) -> int:
+    """Fetches a file once, its ranges dealt out to some connections; returns all bytes."""
+    pieces = ranges(size, range_bytes)
+    return _fetch(server, path, [pieces[i::connections] for i in range(connections)], size)
+
+
+def ranges(size: int, range_bytes: int) -> list:
+    """(first, last) of the ranges that make up a file."""
+    return [(first, min(first + range_bytes, size) - 1) for first in range(0, size, range_bytes)]
+
+
+def _fetch(server, path: str, plans: list, expected: int) -> int:
+    done, wrong = [], []
+    begin = threading.Barrier(len(plans))
+
+    def work(plan):
         try:
             sink = Sink(server.host, server.port)
-            begin.wait()
-            total = 0
-            for _ in range(passes):
-                if range_bytes is None:
-                    total += sink.get(path)
-                    continue
-                starts = list(range(0, size, range_bytes))
-                turn = number * len(starts) // connections
-                for start in starts[turn:] + starts[:turn]:
-                    total += sink.get(path, start, min(start + range_bytes, size) - 1)
+            begin.wait(60)
+            done.append(sum(sink.get(path, first, last) for first, last in plan))
             sink.close()
-            done.append(total)
         except Exception as error:
             wrong.append(error)
             begin.abort()
 
-    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(connections)]
+    threads = [threading.Thread(target=work, args=(plan,), daemon=True) for plan in plans]
     for thread in threads:
         thread.start()
-    try:
-        begin.wait()
-    except threading.BrokenBarrierError:
-        pass
     for thread in threads:
         thread.join()
     if wrong:
         raise wrong[0]
-    if sum(done) != connections * passes * size:
-        raise RuntimeError(f"{sum(done)} bytes came, {connections * passes * size} were asked for")
-    return sum(done)
+    if sum(done) != expected:
+        raise RuntimeError(f"{sum(done)} bytes came, {expected} were asked for")
+    return expected

@@ -96,6 +96,11 @@ class Gateway:
         """All entries of a revision, over all pages."""
         return self.pages(f"/api/{prefix}/{repo}/tree/{quote(revision, safe='')}?recursive=true")
 
+    def absent(self, repo: str, prefix="models") -> bool:
+        """Whether the gateway says that there is no such repository (401 to whoever has no account)."""
+        answer = self.get(f"/api/{prefix}/{repo}")
+        return answer.status in (401, 404) and answer.headers["X-Error-Code"] == "RepoNotFound"
+
     def commits(self, repo: str, revision="main", prefix="models") -> list:
         """Ids of a revision's commits, newest first, over all pages."""
         path = f"/api/{prefix}/{repo}/commits/{quote(revision, safe='')}"

@@ -131,7 +131,7 @@ def test_changing_file_is_noticed_or_read_whole(cairn, folder, rng, long, change
                 refused += 1
                 assert done.returncode == 1 and "error:" in done.stderr, done.stderr
                 assert NAME in done.stderr, f"does not name the file: {done.stderr}"
-                assert gateway.get(f"/api/models/{repo}").status == 404, "half visible"
+                assert gateway.absent(repo), "half visible"
     print(f"{refused} of {pushes} pushes refused")
     if change in (rewrite, truncate, append):
         assert refused, "the file changed all the time and no push noticed"
@@ -198,7 +198,7 @@ def test_files_that_vanish_and_appear(cairn, folder, rng):
             repo = f"{cairn.json('status')['namespace']}/model-{number}"
             if done.returncode != 0:
                 assert done.returncode == 1 and "part/" in done.stderr, done.stderr
-                assert gateway.get(f"/api/models/{repo}").status == 404
+                assert gateway.absent(repo)
                 continue
             for entry in gateway.tree(repo, "main"):
                 path = source / entry["path"]

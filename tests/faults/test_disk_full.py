@@ -88,7 +88,7 @@ class FullDisk:
         left = before - self.free_bytes()
         assert left < 4 * MIB, f"the refused push left {left} bytes behind"
         repo = f"{self.cairn.json('status')['namespace']}/{name}"
-        assert self.cairn.gateway.get(f"/api/models/{repo}").status == 404
+        assert self.cairn.gateway.absent(repo)
         self.check()
 
     def check(self):

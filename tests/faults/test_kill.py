@@ -80,12 +80,10 @@ class Flow:
     def check_in_doubt(self, gateway, repo: str, pushed: dict):
         """The repository stands at its last acknowledged commit, or complete at the pushed one."""
         acknowledged = self.ledger.newest(repo)
-        info = gateway.get(f"/api/models/{repo}")
-        if acknowledged is None and info.status == 404:
+        if acknowledged is None and gateway.absent(repo):
             assert repo not in gateway.listed(), f"{repo} is listed and has no head"
             return
-        assert info.status == 200, f"{repo}: {info.status} {info.body!r}"
-        head = info.json()["sha"]
+        head = gateway.json(f"/api/models/{repo}")["sha"]
         assert head, f"{repo} is visible and has no commit"
         if acknowledged is not None and head == acknowledged["commit"]:
             assert_published(gateway, repo, "main", acknowledged["files"])

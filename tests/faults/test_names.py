@@ -132,7 +132,7 @@ def door(cairn, folder, rng):
         assert not control, f"prints control characters: {said!r}"
         assert cairn.gateway.listed() == before
         namespace = cairn.json("status")["namespace"]
-        assert cairn.gateway.get(f"/api/models/{namespace}/refused").status == 404
+        assert cairn.gateway.absent(f"{namespace}/refused")
         assert cairn.temporary_files() == []
 
     return source, refused
