@@ -1,9 +1,9 @@
 """Runs the commands of README.md, so that what a newcomer copies works.
 
-Every fenced block marked `sh` is run, block after block, by bash, with a home and data folder of its own:
-lines of cargo in the repository's root, all others in a folder that holds `my-model`, a small model. A
-command that does not end with 0 is a failure. What cannot run here (a machine's service manager, an
-address that is not this machine's) stands in blocks marked `console`.
+Every fenced block marked `sh`, `python` or `js` is run, block after block, with a home and data folder of
+its own: lines of cargo in the repository's root, all others in a folder that holds `path/to/folder`, a small
+model, and `path/to/data`, a small data set. What does not end with 0 is a failure. What cannot run here (a
+machine's service manager, an address that is not this machine's) stands in blocks marked `console`.
 
 A line that starts a service (`cairn up`, `cairn demo`, by whatever way `cairn` is called) is left
 running until the end, then stopped with Ctrl-C; the commands that `demo` prints are run as well.
@@ -24,11 +24,19 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "clients"))
 
 from cairn import CommandFailed, binary  # noqa: E402
-from samples import write_tiny_bert  # noqa: E402
+from samples import write_csv, write_tiny_bert  # noqa: E402
 
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```(sh|python|js)\n(.*?)^```$", re.M | re.S)
+# How a block of each language is run, from its standard input.
+INTERPRETERS = {
+    "sh": ["bash", "-euo", "pipefail", "-s"],
+    "python": ["python", "-"],
+    "js": ["node", "--input-type=module", "-"],
+}
 SERVICE = re.compile(r"^(?:\S+=\S+ )*(?:cairn|\S*/cairn|cargo run --release --) (up|demo)\b")
 IN_ROOT = re.compile(r"^(?:\S+=\S+ )*cargo\b")
+# What a reader exports in one block holds for the next ones.
+EXPORT = re.compile(r"^export (\w+)=(\S+)$")
 OWN_COMMAND = re.compile(r"^(?:\./)?(tests/run|tests/bench|\.ci/run)\b")
 # What a newcomer meets first, in this order.
 FIRST_COMMANDS = ["cargo run --release -- demo", "tests/run"]
@@ -93,9 +101,11 @@ class Checker:
         self.passed = 0
         self.failed = 0
         self.services: list[Service] = []
-        self.exports: list[str] = []
         self.work = scratch / "work"
-        write_tiny_bert(self.work / "my-model")
+        write_tiny_bert(self.work / "path/to/folder")
+        write_csv(self.work / "path/to/data")
+        # Where node looks for modules that a script of this folder imports.
+        (self.work / "node_modules").symlink_to(f"{os.environ['CAIRN_TEST_NODE']}/node_modules")
         home = scratch / "home"
         home.mkdir()
         path = f"{binary().parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -123,17 +133,20 @@ class Checker:
             self.passed += 1
             print(f"ok     {what}", flush=True)
 
-    def run_block(self, block: str) -> None:
+    def run_block(self, language: str, block: str) -> None:
         """Runs a block in order: services and lines of cargo apart, the rest together."""
         script: list[str] = []
         for line in block.splitlines():
-            if any(kind.match(line) for kind in (SERVICE, OWN_COMMAND, IN_ROOT)):
-                self.run_script(script)
+            apart = language == "sh" and any(
+                kind.match(line) for kind in (SERVICE, OWN_COMMAND, IN_ROOT)
+            )
+            if apart:
+                self.run_script(language, script)
                 script = []
                 self.check(line, lambda line=line: self.run_apart(line))
             else:
                 script.append(line)
-        self.run_script(script)
+        self.run_script(language, script)
 
     def run_apart(self, line: str) -> None:
         if SERVICE.match(line):
@@ -143,21 +156,24 @@ class Checker:
         else:
             self.run(line)
 
-    def run_script(self, lines: list[str]) -> None:
+    def run_script(self, language: str, lines: list[str]) -> None:
         script = "\n".join(lines).strip()
         if script:
-            self.check(script.replace("\n", "\n       "), lambda: self.run(script))
-            self.exports += [line for line in lines if line.startswith("export ")]
+            self.check(script.replace("\n", "\n       "), lambda: self.run(script, language))
+        if language == "sh":
+            for line in lines:
+                if found := EXPORT.match(line):
+                    self.environment[found[1]] = found[2]
 
     def folder(self, command: str) -> Path:
         return ROOT if IN_ROOT.match(command) else self.work
 
-    def run(self, script: str) -> None:
+    def run(self, script: str, language: str = "sh") -> None:
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", "\n".join([*self.exports, script])],
+            INTERPRETERS[language],
             cwd=self.folder(script),
             env=self.environment,
-            stdin=subprocess.DEVNULL,
+            input=f"{script}\n",
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
@@ -189,8 +205,10 @@ class Checker:
             self.check(f"Ctrl-C ends: {service.command}", service.stop)
 
 
-def first_commands(blocks: list[str]) -> list[str]:
-    lines = [re.sub(r"\s+#.*$", "", line) for block in blocks for line in block.splitlines()]
+def first_commands(blocks: list[tuple[str, str]]) -> list[str]:
+    """The first commands without their comments."""
+    shell = [block for language, block in blocks if language == "sh"]
+    lines = [re.sub(r"\s+#.*$", "", line) for block in shell for line in block.splitlines()]
     return [line for line in lines if line][: len(FIRST_COMMANDS)]
 
 
@@ -206,8 +224,8 @@ def main() -> int:
                 raise CommandFailed(f"README.md begins with {first}, not {FIRST_COMMANDS}")
 
         checker.check("README.md's first two commands", begins_well)
-        for block in blocks:
-            checker.run_block(block)
+        for language, block in blocks:
+            checker.run_block(language, block)
         checker.end()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

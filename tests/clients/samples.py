@@ -238,7 +238,8 @@ class Samples:
 
     def folder(self, name: str) -> Path:
         folder = self.scratch / name
-        folder.mkdir(parents=True)
+        # There already where a push of it failed: the same files are written once more.
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     @cached_property
