@@ -694,6 +694,26 @@ fn recovery_outranks_a_stolen_root_at_any_version() {
 }
 
 #[test]
+fn a_recovery_key_that_signs_twice_freezes_too() {
+    let mut world = World::with(with_recovery());
+    let recovered = |seed: u8| {
+        let mut body = with_recovery();
+        body.root.keys = vec![key(seed).public()];
+        later(&world.namespace, (1, 2), body, &[RECOVERY, seed])
+    };
+    let (one, other) = (recovered(NEXT_ROOT), recovered(STRANGER));
+    let mut proof = [one.id(), other.id()];
+    proof.sort();
+    assert_eq!(world.insert(&one), Verdict::Accepted);
+    assert_eq!(world.insert(&other), Verdict::Frozen(proof));
+    let view = world.ledger.namespace(&world.realm.namespace).unwrap();
+    assert_eq!(
+        (view.record, view.frozen),
+        (world.namespace.id(), Some(proof))
+    );
+}
+
+#[test]
 fn a_recovery_key_set_on_a_late_branch_outranks_nothing() {
     // Without a recovery key the root was rotated; whoever holds the old one branches off before.
     let mut world = World::new();
