@@ -482,6 +482,55 @@ fn a_newcomer_starts_at_the_carried_head() {
 }
 
 #[test]
+fn a_carried_head_needs_its_changes_and_keeps_its_history() {
+    let mut world = World::new();
+    let change = world.realm.change(1, PUBLISHER);
+    let dropped = world.realm.change(2, PUBLISHER);
+    let one = world.realm.head(1, None, 0, &[&change]);
+    let two = world.realm.head(2, Some(&one), 0, &[]);
+    let three = world.realm.head(3, Some(&two), 0, &[&dropped]);
+    let (epoch, rows, realm) = world.next_epoch(&world.namespace, Some(&one));
+    world.insert(&epoch);
+    world.ledger.insert_rows(rows);
+    assert_eq!(world.insert(&one), Verdict::Waiting);
+    assert_eq!(world.head(), None, "its change is not known");
+    assert_eq!(world.insert(&change), Verdict::Kept);
+    assert_eq!(world.head(), Some(one.id()));
+    for record in [&dropped, &two, &three] {
+        assert_eq!(world.insert(record), Verdict::Kept);
+    }
+    let next = realm.head(1, Some(&one), 0, &[]);
+    assert_eq!(world.insert(&next), Verdict::Accepted);
+    let taken = |change: &Record| {
+        let repository = world.realm.repository;
+        world.ledger.taken_in(&repository, &change.id())
+    };
+    assert_eq!(
+        taken(&change),
+        Some(one.id()),
+        "in the history of the head in force"
+    );
+    assert_eq!(taken(&dropped), None, "in a head that the root took back");
+}
+
+#[test]
+fn a_key_without_a_role_waits_only_while_it_may_get_one() {
+    for (body, expected) in [
+        (namespace_body(), Verdict::Refused(Refusal::NotEntitled)),
+        (with_recovery(), Verdict::Waiting),
+    ] {
+        let mut world = World::with(body.clone());
+        let change = |nonce| world.realm.change(nonce, STRANGER);
+        let (in_force, over) = (change(1), change(2));
+        assert_eq!(world.insert(&in_force), Verdict::Waiting);
+        let next = later(&world.namespace, (2, 1), body, &[ROOT]);
+        assert_eq!(world.insert(&next), Verdict::Accepted);
+        // The recovery key might yet put another record in the place of the second epoch.
+        assert_eq!(world.insert(&over), expected);
+    }
+}
+
+#[test]
 fn names_lead_where_their_newest_record_says() {
     let mut world = World::new();
     let realm = world.realm;
@@ -642,6 +691,26 @@ fn recovery_outranks_a_stolen_root_at_any_version() {
     // Nor does another key pass for it.
     let record = later(&first, (1, 2), with_recovery(), &[STRANGER, ROOT]);
     assert_eq!(world.insert(&record), Verdict::Refused(Refusal::Stranger));
+}
+
+#[test]
+fn a_recovery_key_that_signs_twice_freezes_too() {
+    let mut world = World::with(with_recovery());
+    let recovered = |seed: u8| {
+        let mut body = with_recovery();
+        body.root.keys = vec![key(seed).public()];
+        later(&world.namespace, (1, 2), body, &[RECOVERY, seed])
+    };
+    let (one, other) = (recovered(NEXT_ROOT), recovered(STRANGER));
+    let mut proof = [one.id(), other.id()];
+    proof.sort();
+    assert_eq!(world.insert(&one), Verdict::Accepted);
+    assert_eq!(world.insert(&other), Verdict::Frozen(proof));
+    let view = world.ledger.namespace(&world.realm.namespace).unwrap();
+    assert_eq!(
+        (view.record, view.frozen),
+        (world.namespace.id(), Some(proof))
+    );
 }
 
 #[test]
