@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use cairn_node::SpawnError;
 use cairn_node::control;
 use cairn_node::control::socket::SocketError;
+use cairn_node::store::StoreError;
 
 use crate::output;
 
@@ -115,6 +116,18 @@ impl From<SpawnError> for Failure {
         let hint = match error {
             SpawnError::Locked { .. } => Some(
                 "wait until that command has ended; while `cairn up` runs there, commands go through it",
+            ),
+            SpawnError::NewerFormat { .. } => {
+                Some("use the release that wrote it or a later one, or another --data; nothing was touched")
+            }
+            SpawnError::NotOurs { .. } => {
+                Some("choose an empty folder, or one that does not exist yet, with --data")
+            }
+            SpawnError::Key { .. } => Some(
+                "a key file is one line of mode 600: restore it from a copy, or `chmod 600` it if nobody else has read it",
+            ),
+            SpawnError::Store(StoreError::Corrupt { .. }) => Some(
+                "keep a copy of the folder, and restore what is damaged from a backup: nothing was changed",
             ),
             SpawnError::Store(_) => {
                 Some("the folder must belong to this user, and its device must have room")

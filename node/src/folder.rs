@@ -82,12 +82,14 @@ impl Folder {
 fn check_format(path: &Path) -> Result<bool, SpawnError> {
     let file = path.join("format");
     let text = match fs::read(&file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return check_ours(path).map(|()| false);
+        }
         Ok(bytes) => String::from_utf8_lossy(&bytes)
             .trim()
             .chars()
             .take(40)
             .collect::<String>(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(io("read", &file, source)),
     };
     match text.parse::<u32>() {
@@ -98,6 +100,24 @@ fn check_format(path: &Path) -> Result<bool, SpawnError> {
             known: FORMAT,
         }),
     }
+}
+
+/// Refuses a folder that has no version and something else than what a first start leaves before it.
+fn check_ours(path: &Path) -> Result<(), SpawnError> {
+    const EXPECTED: [&str; 3] = ["lock", "format.tmp", "cairn.toml"];
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(io("read", path, source)),
+    };
+    for entry in entries {
+        let name = entry.map_err(|source| io("read", path, source))?.file_name();
+        if !EXPECTED.iter().any(|expected| name == *expected) {
+            let found = name.to_string_lossy().chars().take(80).collect();
+            return Err(SpawnError::NotOurs { path: path.to_owned(), found });
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file whole or not at all: temporary name, fsync, rename, fsync of the folder.

@@ -75,7 +75,7 @@ fn read_or_make(path: &Path) -> Result<[u8; 32], SpawnError> {
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(refuse(format!(
-            "others may read it (mode {mode:03o}); if nobody has, run `chmod 600` on it"
+            "others may read or change it (mode {mode:03o})"
         )));
     }
     if metadata.len() > 1024 {
@@ -89,7 +89,7 @@ fn read_or_make(path: &Path) -> Result<[u8; 32], SpawnError> {
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| {
             refuse(format!(
-                "is not `{PREFIX}` and 64 hex digits; restore it from a copy"
+                "is not `{PREFIX}` and 64 hex digits"
             ))
         })
 }

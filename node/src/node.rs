@@ -33,7 +33,7 @@ pub enum SpawnError {
     },
     /// Written by a newer release.
     #[error(
-        "{path} has data format {found}, and this cairn knows {known}: use the release that wrote it, or a later one"
+        "{path} has data format {found:?}, and this cairn knows {known}"
     )]
     NewerFormat {
         /// The data folder.
@@ -43,12 +43,20 @@ pub enum SpawnError {
         /// Version known.
         known: u32,
     },
+    /// A folder that holds something else.
+    #[error("{path} holds {found:?} and is no data folder of cairn")]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+        /// Something that stands in it.
+        found: String,
+    },
     /// A key file that others could read, or that is no key.
     #[error("key file {path}: {reason}")]
     Key {
         /// The key file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// What is wrong with it.
         reason: String,
     },
     /// A stored record that this release can't read.
