@@ -117,9 +117,9 @@ impl From<SpawnError> for Failure {
             SpawnError::Locked { .. } => Some(
                 "wait until that command has ended; while `cairn up` runs there, commands go through it",
             ),
-            SpawnError::NewerFormat { .. } => {
-                Some("use the release that wrote it or a later one, or another --data; nothing was touched")
-            }
+            SpawnError::NewerFormat { .. } => Some(
+                "use the release that wrote it or a later one, or another --data; nothing was touched",
+            ),
             SpawnError::NotOurs { .. } => {
                 Some("choose an empty folder, or one that does not exist yet, with --data")
             }

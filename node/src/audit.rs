@@ -293,10 +293,13 @@ impl Audit<'_> {
         for finding in findings {
             let path = Some(finding.path.display().to_string());
             match finding.hash {
-                Some(hash) if !finding.healed => {
+                _ if finding.healed => {
+                    tracing::info!(path, reason = finding.reason, "damage that was put right");
+                }
+                Some(hash) => {
                     self.blobs.insert(hash, Some((finding.reason, path)));
                 }
-                _ => self.report.damaged.push(Damage {
+                None => self.report.damaged.push(Damage {
                     hash: finding.hash.map_or_else(String::new, |hash| hash.to_hex()),
                     path,
                     repo: None,

@@ -111,10 +111,15 @@ fn check_ours(path: &Path) -> Result<(), SpawnError> {
         Err(source) => return Err(io("read", path, source)),
     };
     for entry in entries {
-        let name = entry.map_err(|source| io("read", path, source))?.file_name();
+        let name = entry
+            .map_err(|source| io("read", path, source))?
+            .file_name();
         if !EXPECTED.iter().any(|expected| name == *expected) {
             let found = name.to_string_lossy().chars().take(80).collect();
-            return Err(SpawnError::NotOurs { path: path.to_owned(), found });
+            return Err(SpawnError::NotOurs {
+                path: path.to_owned(),
+                found,
+            });
         }
     }
     Ok(())

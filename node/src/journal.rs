@@ -50,6 +50,7 @@ impl Journal {
             files,
             dir: dir.to_owned(),
             magic: MAGIC,
+            may_rot: None,
         };
         let mut state = State::default();
         let (_, first) = State::default().snapshot(now());

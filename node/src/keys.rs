@@ -87,9 +87,5 @@ fn read_or_make(path: &Path) -> Result<[u8; 32], SpawnError> {
         .strip_prefix(PREFIX)
         .and_then(|hex| HEXLOWER.decode(hex.as_bytes()).ok())
         .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| {
-            refuse(format!(
-                "is not `{PREFIX}` and 64 hex digits"
-            ))
-        })
+        .ok_or_else(|| refuse(format!("is not `{PREFIX}` and 64 hex digits")))
 }

@@ -32,9 +32,7 @@ pub enum SpawnError {
         path: PathBuf,
     },
     /// Written by a newer release.
-    #[error(
-        "{path} has data format {found:?}, and this cairn knows {known}"
-    )]
+    #[error("{path} has data format {found:?}, and this cairn knows {known}")]
     NewerFormat {
         /// The data folder.
         path: PathBuf,

@@ -299,6 +299,7 @@ impl Store {
             files: Arc::clone(&files),
             dir: dir.join("log"),
             magic: facts::MAGIC,
+            may_rot: Some(facts::BLOB),
         };
         let slot = ViewSlot::new(dir.join("views"), options.view_cache_bytes);
         let mut replay = Replay::begin(&slot);

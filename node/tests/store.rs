@@ -586,7 +586,48 @@ fn a_torn_tail_is_cut_off_at_any_length() {
 }
 
 #[test]
-fn any_other_bad_frame_stops_the_start_and_names_its_offset() {
+fn a_rotten_blob_is_healed_by_storing_it_again_and_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (rotten, kept) = (noise(1, 1_000), noise(2, 1_000));
+    let put = |store: &Store, bytes: &[u8]| {
+        let mut batch = store.batch();
+        let hash = batch.put(bytes.to_vec().into());
+        batch.commit().unwrap();
+        hash
+    };
+    let hash = put(&store, &rotten);
+    let live = HashSet::from([hash, put(&store, &kept)]);
+    drop(store);
+    let segment = &segments(dir.path())[0];
+    let bytes = fs::read(segment).unwrap();
+    let at = bytes
+        .windows(100)
+        .position(|window| window == &rotten[..100])
+        .unwrap();
+    flip(segment, at as u64 + 500);
+    let store = open(dir.path());
+    assert!(!store.contains(&hash).unwrap());
+    assert!(store.blob(&hash).is_err());
+    put(&store, &rotten);
+    assert_eq!(store.blob(&hash).unwrap(), rotten);
+    assert!(
+        store
+            .verify_all(&mut |_, _| {})
+            .unwrap()
+            .iter()
+            .all(|finding| finding.healed)
+    );
+    store.exclusive().sweep(&live, false).unwrap();
+    assert_eq!(store.verify_all(&mut |_, _| {}).unwrap(), []);
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.blob(&hash).unwrap(), rotten);
+    assert_eq!(store.blob(&Blake3::of(&kept)).unwrap(), kept);
+}
+
+#[test]
+fn a_bad_frame_costs_a_blob_or_stops_the_start_and_names_its_offset() {
     let dir = tempfile::tempdir().unwrap();
     let store = open_with(
         dir.path(),
@@ -605,6 +646,7 @@ fn any_other_bad_frame_stops_the_start_and_names_its_offset() {
     drop(store);
     let segments = segments(dir.path());
     assert!(segments.len() > 2);
+    let (mut stopped, mut passed) = (0, 0);
     for segment in &segments {
         let whole = fs::read(segment).unwrap();
         for at in (0..whole.len()).step_by(211) {
@@ -616,8 +658,25 @@ fn any_other_bad_frame_stops_the_start_and_names_its_offset() {
                     assert_eq!(&path, segment);
                     let reach = offset..offset + 1_100;
                     assert!(reach.contains(&(at as u64)), "flipped {at}, named {offset}");
+                    stopped += 1;
                 }
-                other => panic!("{at}: {other:?}"),
+                Ok(store) => {
+                    let whole = |seed: &u64| {
+                        let bytes = noise(*seed, 1_000);
+                        store
+                            .blob(&Blake3::of(&bytes))
+                            .is_ok_and(|read| read == bytes)
+                    };
+                    let lost: Vec<u64> = (0..30).filter(|seed| !whole(seed)).collect();
+                    assert_eq!(lost.len(), 1, "flipped {at}");
+                    let findings = store.verify_all(&mut |_, _| {}).unwrap();
+                    assert!(
+                        findings.iter().any(|finding| !finding.healed),
+                        "flipped {at}"
+                    );
+                    passed += 1;
+                }
+                Err(error) => panic!("{at}: {error:?}"),
             }
         }
         // Also a torn one, where it is not the last segment.
@@ -630,6 +689,10 @@ fn any_other_bad_frame_stops_the_start_and_names_its_offset() {
         }
         fs::write(segment, &whole).unwrap();
     }
+    assert!(
+        stopped > 10 && passed > 10,
+        "{stopped} stopped, {passed} passed"
+    );
     let second = fs::read(&segments[1]).unwrap();
     fs::write(&segments[1], fs::read(&segments[0]).unwrap()).unwrap();
     assert!(matches!(

@@ -241,6 +241,17 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// Steps over the bad frame at [`Self::offset`] if its header says that it is of this kind, and something
+    /// whole follows it.
+    pub(crate) fn step_over_kind(&mut self, kind: u8) -> Result<bool, FileError> {
+        let offset = self.offset;
+        let stepped = self.step_over()?.is_some_and(|(found, _)| found == kind);
+        if !stepped {
+            self.offset = offset;
+        }
+        Ok(stepped)
+    }
+
     /// Whether the bad frame at [`Self::offset`] is what an interrupted write leaves at the end of a log.
     ///
     /// It is where nothing after it was synced later, and some of its bytes never arrived: the file ends

@@ -199,7 +199,9 @@ pub(super) fn settle(node: &Inner) -> Result<(), PublishError> {
 }
 
 fn unsettled(node: &Inner) -> std::sync::MutexGuard<'_, Option<Record>> {
-    node.unsettled.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    node.unsettled
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn take_head(node: &Inner, head: &Record) -> Result<(), PublishError> {

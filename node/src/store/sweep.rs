@@ -10,12 +10,12 @@ use std::path::Path;
 
 use cairn_protocol::hash::Blake3;
 
-use super::facts::Said;
-use super::index::{Freed, Read};
+use super::facts::{BLOB, Facts, Said};
+use super::index::{BadFrame, Freed, Read};
 use super::key::Key;
 use super::lease::{Alone, Leases};
 use super::{Store, StoreError};
-use crate::files::frames::Frame;
+use crate::files::frames::{FRAME_HEADER_BYTES, Frame};
 
 /// What [`Exclusive::sweep`] freed, or would free.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +35,17 @@ pub struct SweepReport {
 pub struct Exclusive {
     store: Store,
     _alone: Alone,
+}
+
+/// What a segment's frames about one flat file add up to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    /// Where the newest digests stand; older ones say nothing any more.
+    digests: Option<u64>,
+    /// Where the last damage stands, if no digests follow it.
+    damaged: Option<u64>,
+    /// Files by which these frames raise the count: a start adds the kept frames up again.
+    raise: i8,
 }
 
 /// What a sweep learns of the log before it changes anything.
@@ -88,10 +99,10 @@ impl Exclusive {
         let index = &self.store.inner.index;
         let mut survey = Survey::default();
         for segment in 1..=index.last_segment() {
-            let newest = self.newest_digests(segment)?;
+            let standings = self.standings(segment)?;
             let before = survey.frame_bytes;
-            self.each(segment, &mut |frame, said| {
-                if keeps(live, &newest, frame, said) {
+            let rotten = self.each(segment, &mut |frame, said| {
+                if keeps(live, &standings, frame, said) {
                     if let Said::Digests(facts) = said
                         && facts.flat.is_some()
                     {
@@ -116,6 +127,7 @@ impl Exclusive {
                 survey.frame_bytes += u64::from(frame.len());
                 Ok(())
             })?;
+            survey.frame_bytes += rotten;
             if survey.frame_bytes > before {
                 survey.segments.push(segment);
             }
@@ -127,22 +139,27 @@ impl Exclusive {
         let index = &self.store.inner.index;
         let mut counted = HashSet::new();
         for segment in segments {
-            let newest = self.newest_digests(*segment)?;
+            let standings = self.standings(*segment)?;
             let mut keys = Vec::new();
             let mut freed = Freed::default();
             let mut old_len = crate::files::frames::SEGMENT_HEADER_BYTES;
             let (_, len) = index.folder.write_segment(*segment, &mut |new| {
                 self.each(*segment, &mut |frame, said| {
                     old_len = frame.end();
-                    if keeps(live, &newest, frame, said) {
+                    if keeps(live, &standings, frame, said) {
                         keys.extend(Key::of(said));
+                        if let Said::Digests(facts) = said {
+                            let facts = recounted(*facts, &standings);
+                            return new.add(frame.kind, &[&facts.encode()]);
+                        }
                         return new.add(frame.kind, &[frame.payload]);
                     }
                     note_freed(said, live, &mut counted, &mut freed, &|hash| {
                         index.is_damaged(hash)
                     });
                     Ok(())
-                })
+                })?;
+                Ok(())
             })?;
             freed.log_bytes = old_len.saturating_sub(len);
             index.swapped(*segment, &keys, &freed);
@@ -150,23 +167,34 @@ impl Exclusive {
         index.folder.sync_names()
     }
 
-    /// Where in a segment the newest digests of each blob stand; older ones say nothing any more.
-    fn newest_digests(&self, segment: u32) -> Result<HashMap<Blake3, u64>, StoreError> {
-        let mut newest = HashMap::new();
+    fn standings(&self, segment: u32) -> Result<HashMap<Blake3, Standing>, StoreError> {
+        let mut standings: HashMap<Blake3, Standing> = HashMap::new();
         self.each(segment, &mut |frame, said| {
-            if let Said::Digests(facts) = said {
-                newest.insert(facts.digests.blake3, frame.offset);
+            match said {
+                Said::Digests(facts) => {
+                    let standing = standings.entry(facts.digests.blake3).or_default();
+                    (standing.digests, standing.damaged) = (Some(frame.offset), None);
+                    standing.raise += i8::from(facts.flat.is_some() && !facts.renewed);
+                }
+                Said::Damaged { hash, .. } => {
+                    let standing = standings.entry(*hash).or_default();
+                    standing.damaged = Some(frame.offset);
+                    standing.raise -= 1;
+                }
+                _ => {}
             }
             Ok(())
         })?;
-        Ok(newest)
+        Ok(standings)
     }
 
+    /// Reads a segment; returns the bytes of rotten blobs, which nothing can be had of any more.
     fn each(
         &self,
         segment: u32,
         on_frame: &mut dyn FnMut(&Frame<'_>, &Said<'_>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
+        let mut rotten = 0;
         self.store
             .inner
             .index
@@ -176,8 +204,16 @@ impl Exclusive {
                         .expect("invariant: the start refuses frames that are not known");
                     on_frame(&frame, &said)
                 }
+                Read::Bad(BadFrame {
+                    rest: Some((BLOB, payload)),
+                    ..
+                }) => {
+                    rotten += (FRAME_HEADER_BYTES + payload.len()) as u64;
+                    Ok(())
+                }
                 Read::Bad(bad) => Err(bad.error),
-            })
+            })?;
+        Ok(rotten)
     }
 
     fn remove_files(
@@ -231,18 +267,36 @@ impl Exclusive {
 /// Whether a frame is still needed.
 fn keeps(
     live: &HashSet<Blake3>,
-    newest: &HashMap<Blake3, u64>,
+    standings: &HashMap<Blake3, Standing>,
     frame: &Frame<'_>,
     said: &Said<'_>,
 ) -> bool {
+    let standing = |hash: &Blake3| standings.get(hash).copied().unwrap_or_default();
     match said {
         Said::Record { .. } => true,
-        Said::Blob { hash, .. } | Said::Damaged { hash, .. } => live.contains(hash),
+        Said::Blob { hash, .. } => live.contains(hash),
+        Said::Damaged { hash, size } => {
+            let small = *size < cairn_protocol::limits::FLAT_BYTES_MIN;
+            live.contains(hash) && (small || standing(hash).damaged == Some(frame.offset))
+        }
         Said::Digests(facts) => {
             let hash = &facts.digests.blake3;
-            live.contains(hash) && newest.get(hash) == Some(&frame.offset)
+            live.contains(hash) && standing(hash).digests == Some(frame.offset)
         }
         Said::Mark => false,
+    }
+}
+
+/// Digests that, with the damage kept after them, raise the count as all frames of their segment did.
+fn recounted(facts: Facts, standings: &HashMap<Blake3, Standing>) -> Facts {
+    let standing = standings
+        .get(&facts.digests.blake3)
+        .copied()
+        .unwrap_or_default();
+    let raise = standing.raise + i8::from(standing.damaged.is_some());
+    Facts {
+        renewed: facts.flat.is_some() && raise <= 0,
+        ..facts
     }
 }
 

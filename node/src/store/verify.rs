@@ -216,20 +216,20 @@ impl Store {
                 _ => None,
             });
         // Any 32 bytes could stand there: only of what was stored once can the damage be told.
-        let hash = hash.filter(|hash| !matches!(self.inner.index.find(&Key::blob(hash)), Ok(None)));
-        if let Some(hash) = &hash
-            && matches!(
-                self.inner.index.find(&Key::blob(hash)),
-                Err(StoreError::Corrupt { .. })
-            )
+        let (hash, healed) = match hash.map(|hash| (hash, self.inner.index.find(&Key::blob(&hash))))
         {
-            self.inner.index.set_damaged(hash);
-        }
+            Some((hash, Ok(Some(_)))) => (Some(hash), true),
+            Some((hash, Err(StoreError::Corrupt { .. }))) => {
+                self.inner.index.set_damaged(&hash);
+                (Some(hash), false)
+            }
+            _ => (None, false),
+        };
         Some(Finding {
             hash,
             path,
             reason: format!("at byte {offset}: {reason}"),
-            healed: false,
+            healed,
         })
     }
 }
