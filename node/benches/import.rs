@@ -2,6 +2,12 @@
 //!
 //! Prints one line of JSON. The data folder is made below `CAIRN_BENCH_DIR`, or the current folder.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that prints figures"
+)]
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -15,6 +15,7 @@ mod flats;
 mod sweep;
 mod verify;
 
+mod blob_hasher;
 mod intake;
 mod pieces;
 

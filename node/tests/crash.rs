@@ -1,9 +1,14 @@
 //! Power cuts at every instant, and a disk that refuses any one call: nothing acknowledged is lost.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it should be"
+)]
+
 #[path = "support/bytes.rs"]
 mod bytes_support;
-#[path = "support.rs"]
-mod support;
+#[path = "support/replay.rs"]
+mod replay;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -13,11 +18,11 @@ use std::sync::Arc;
 use cairn_node::files::Files;
 use cairn_node::journal::{Entry, Journal};
 use cairn_node::store::{Content, Store, StoreError, StoreOptions};
-use cairn_protocol::hash::{Blake3, RepositoryId};
+use cairn_protocol::hash::Blake3;
 
 use bytes_support::noise;
-use support::recorder::{Fault, Recorder, Syncs};
-use support::{Ledger, fail_each_call, replay};
+use replay::recorder::{Fault, Recorder, Syncs};
+use replay::{Ledger, fail_each_call, replay};
 
 /// What was promised.
 #[derive(Debug, Clone)]
@@ -110,15 +115,39 @@ fn work_with(recorder: &Arc<Recorder>, dir: &Path, ledger: &mut Ledger<Fact>, re
         };
         (store, journal)
     };
-    let [a, b, c, d, e, f, g, h, i] = CONTENTS;
-    push(&store, &journal, ledger, 1, &[c, d], &[a, b]);
-    push(&store, &journal, ledger, 2, &[e, c], &[g, b]);
+    let [
+        small,
+        medium,
+        flat,
+        pieces,
+        dead,
+        later,
+        also_dead,
+        large,
+        last,
+    ] = CONTENTS;
+    push(
+        &store,
+        &journal,
+        ledger,
+        1,
+        &[flat, pieces],
+        &[small, medium],
+    );
+    push(
+        &store,
+        &journal,
+        ledger,
+        2,
+        &[dead, flat],
+        &[also_dead, medium],
+    );
     // The second push is thrown away, but for what the first one also has.
-    let live: HashSet<Blake3> = [a, b, c, d]
+    let live: HashSet<Blake3> = [small, medium, flat, pieces]
         .iter()
         .map(|(seed, len)| hash(*seed, *len))
         .collect();
-    for (seed, len) in [e, g] {
+    for (seed, len) in [dead, also_dead] {
         ledger.acknowledge(Fact::Dropped(seed, len));
     }
     store
@@ -126,19 +155,20 @@ fn work_with(recorder: &Arc<Recorder>, dir: &Path, ledger: &mut Ledger<Fact>, re
         .sweep(&live, false)
         .map(drop)
         .unwrap_or_default();
-    push(&store, &journal, ledger, 3, &[h], &[f]);
+    push(&store, &journal, ledger, 3, &[large], &[later]);
     // A fault strikes once: the store can be used again after it, unless the process would have ended.
-    let mut last = store.batch();
-    last.put(noise(i.0, i.1).into());
-    let mut done = last.commit();
+    let put = || {
+        let mut batch = store.batch();
+        batch.put(noise(last.0, last.1).into());
+        batch.commit()
+    };
+    let mut done = put();
     if done.is_err() && recovers && !recorder.is_dead() {
-        let mut again = store.batch();
-        again.put(noise(i.0, i.1).into());
-        done = again.commit();
+        done = put();
         assert!(done.is_ok(), "not usable any more: {done:?}");
     }
     if done.is_ok() {
-        ledger.acknowledge(Fact::Blob(i.0, i.1));
+        ledger.acknowledge(Fact::Blob(last.0, last.1));
     }
 }
 
@@ -318,4 +348,47 @@ fn a_disk_that_stays_full_loses_nothing_acknowledged() {
     let outcome = fail_each_call(Fault::StaysFull, &drive, &check);
     assert_eq!(outcome.failures, [] as [&str; 0]);
     assert!(outcome.calls > 120);
+}
+
+#[test]
+fn rot_is_found_by_verifying_and_then_never_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let files: Arc<dyn Files> = Arc::new(Recorder::rotting(dir.path()));
+    let store = Store::open(files, dir.path(), &options(), &mut |_| {}).unwrap();
+    let (one, other) = (CONTENTS[3], CONTENTS[2]);
+    import(&store, one).unwrap();
+    import(&store, other).unwrap();
+    let hash = hash(one.0, one.1);
+    store.verify(&hash).unwrap();
+    let Content::Flat(flat) = store.content(&hash).unwrap() else {
+        panic!("not flat")
+    };
+    let mut bytes = fs::read(&flat.path).unwrap();
+    bytes[1_000_000] ^= 2;
+    fs::write(&flat.path, bytes).unwrap();
+    assert!(
+        store.content(&hash).is_ok(),
+        "its times have changed: this is no rot"
+    );
+    let findings = store.verify_all(&mut |_, _| {}).unwrap();
+    assert_eq!(
+        findings
+            .iter()
+            .map(|finding| finding.hash)
+            .collect::<Vec<_>>(),
+        [Some(hash)]
+    );
+    assert!(matches!(
+        store.content(&hash),
+        Err(StoreError::Damaged { .. })
+    ));
+    assert!(matches!(
+        store.verify(&hash),
+        Err(StoreError::Damaged { .. })
+    ));
+    import(&store, one).unwrap();
+    assert_eq!(
+        bytes_of(&store.content(&hash).unwrap()),
+        noise(one.0, one.1)
+    );
 }

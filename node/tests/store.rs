@@ -1,5 +1,10 @@
 //! What the store promises its callers while nothing goes wrong, and when what it stored is touched.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it should be"
+)]
+
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -286,9 +291,9 @@ fn the_views_may_be_deleted_cut_or_flipped() {
     let damages: [&dyn Fn(); 6] = [
         &|| fs::remove_dir_all(&views).unwrap(),
         &|| {
-            files()
-                .iter()
-                .for_each(|path| fs::write(path, b"").unwrap())
+            for path in files() {
+                fs::write(path, b"").unwrap();
+            }
         },
         &|| {
             for path in files() {
@@ -310,9 +315,9 @@ fn the_views_may_be_deleted_cut_or_flipped() {
             }
         },
         &|| {
-            files()
-                .iter()
-                .for_each(|path| fs::write(path, noise(5, 10_000)).unwrap())
+            for path in files() {
+                fs::write(path, noise(5, 10_000)).unwrap();
+            }
         },
         &|| {
             fs::remove_dir_all(&views).unwrap();
@@ -431,29 +436,105 @@ fn a_flipped_byte_in_a_flat_file_is_named_and_never_served() {
     assert_eq!(store.stats().blobs, 2);
 }
 
-/// Rot leaves the times as they are: only reading finds it.
 #[test]
-fn rot_that_leaves_the_times_alone_is_found_by_verifying() {
+fn a_file_that_was_not_verified_for_long_is_read_before_it_is_served() {
     let dir = tempfile::tempdir().unwrap();
     let always = StoreOptions {
         verification_max_age: Duration::ZERO,
         ..options()
     };
-    let store = open(dir.path());
+    let store = open_with(dir.path(), &always).unwrap();
     let bytes = noise(1, LARGE);
     let hash = import(&store, &bytes, false).unwrap().blake3;
-    let path = flat_path(dir.path(), &hash);
-    // A file cannot be changed without its times, so the log is told of the times that it has then.
+    for _ in 0..3 {
+        assert_eq!(read(&store, &hash).unwrap(), bytes);
+    }
+    // Each reading of it was noted.
+    let before = store.stats().log_bytes;
+    read(&store, &hash).unwrap();
+    assert!(store.stats().log_bytes > before);
     drop(store);
-    let store = open_with(dir.path(), &always).unwrap();
-    assert_eq!(read(&store, &hash).unwrap(), bytes);
-    flip(&path, 77);
-    assert!(matches!(
-        store.content(&hash),
-        Err(StoreError::Damaged { .. })
-    ));
-    let findings = store.verify_all(&mut |_, _| {}).unwrap();
-    assert_eq!(findings[0].hash, Some(hash));
+    let store = open(dir.path());
+    let before = store.stats().log_bytes;
+    read(&store, &hash).unwrap();
+    assert_eq!(
+        store.stats().log_bytes,
+        before,
+        "read again though it was verified just now"
+    );
+}
+
+#[test]
+fn two_files_that_were_swapped_are_both_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let hashes = [1, 2].map(|seed| import(&store, &noise(seed, MEDIUM), false).unwrap().blake3);
+    let [one, two] = hashes.map(|hash| flat_path(dir.path(), &hash));
+    let aside = dir.path().join("aside");
+    fs::rename(&one, &aside).unwrap();
+    fs::rename(&two, &one).unwrap();
+    fs::rename(&aside, &two).unwrap();
+    for hash in hashes {
+        assert!(matches!(
+            store.content(&hash),
+            Err(StoreError::Damaged { .. })
+        ));
+    }
+}
+
+#[test]
+fn a_write_that_went_elsewhere_in_the_log_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let blobs = [noise(1, SMALL), noise(2, SMALL)];
+    for bytes in &blobs {
+        import(&store, bytes, false).unwrap();
+    }
+    drop(store);
+    let segment = segments(dir.path()).remove(0);
+    let mut log = fs::read(&segment).unwrap();
+    let find = |log: &[u8], bytes: &[u8]| {
+        log.windows(bytes.len())
+            .position(|window| window == bytes)
+            .unwrap()
+    };
+    // Each whole frame, header and hash with it, in the other's place.
+    let [one, two] = [&blobs[0], &blobs[1]].map(|bytes| find(&log, bytes) - 48);
+    for at in 0..SMALL + 48 {
+        log.swap(one + at, two + at);
+    }
+    fs::write(&segment, log).unwrap();
+    match open_with(dir.path(), &options()) {
+        Err(StoreError::Corrupt { offset, .. }) => assert_eq!(offset, one as u64),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn where_content_finds_no_room_records_still_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = StoreOptions {
+        reserve_bytes: 1 << 60,
+        ..options()
+    };
+    let store = open_with(dir.path(), &full).unwrap();
+    for len in [SMALL, MEDIUM, LARGE] {
+        let result = import(&store, &noise(1, len), true);
+        assert!(matches!(result, Err(StoreError::Full { .. })), "{len}");
+    }
+    let mut batch = store.batch();
+    batch.record(b"still written".to_vec());
+    batch.commit().unwrap();
+    // A batch with both is refused as a whole.
+    let mut batch = store.batch();
+    batch.put(noise(1, SMALL).into());
+    batch.record(b"not this one".to_vec());
+    assert!(matches!(batch.commit(), Err(StoreError::Full { .. })));
+    let mut records = Vec::new();
+    store
+        .records(&mut |envelope| records.push(envelope.to_vec()))
+        .unwrap();
+    assert_eq!(records, [b"still written".to_vec()]);
 }
 
 #[test]
@@ -724,9 +805,9 @@ fn a_sweep_frees_what_nothing_needs_and_only_that() {
     let (mut live, mut dead) = (Vec::new(), Vec::new());
     for (number, bytes) in contents.drain(..).enumerate() {
         if number % 2 == 0 {
-            live.push(bytes)
+            live.push(bytes);
         } else {
-            dead.push(bytes)
+            dead.push(bytes);
         }
     }
     let marked: HashSet<Blake3> = live.iter().map(|bytes| Blake3::of(bytes)).collect();

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::{FileError, Files, OpenFile};
 
 /// Bytes of a segment's header: magic, number, checksum.
-pub(crate) const SEGMENT_HEADER_BYTES: u64 = 24;
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 24;
 /// Bytes of a frame's header: payload length, kind, three zeros, checksum.
 pub(crate) const FRAME_HEADER_BYTES: usize = 16;
 /// Bytes of one frame's payload; a longer one is refused before it is written, and bad where it is read.
@@ -34,8 +34,8 @@ pub(crate) struct Binding {
 
 impl Binding {
     /// The segment's first bytes.
-    pub(crate) fn header(self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
-        let mut header = [0; SEGMENT_HEADER_BYTES as usize];
+    pub(crate) fn header(self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut header = [0; SEGMENT_HEADER_BYTES];
         header[..8].copy_from_slice(&self.magic);
         header[8..16].copy_from_slice(&u64::from(self.segment).to_le_bytes());
         let checksum = first_eight(&blake3::hash(&header[..16]));
@@ -173,7 +173,7 @@ impl<'a> Frames<'a> {
             file,
             binding,
             len,
-            offset: SEGMENT_HEADER_BYTES,
+            offset: SEGMENT_HEADER_BYTES as u64,
             window: Vec::new(),
             window_offset: 0,
         }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::frames::{Bad, Binding, Frame, Frames, MARK, SEGMENT_HEADER_BYTES, Stop};
+use super::frames::{Bad, Binding, Frame, Frames, MARK, Stop};
 use super::{Files, OpenFile, sync_dir_or_end, sync_or_end};
 use crate::store::StoreError;
 
@@ -124,7 +124,7 @@ impl Folder {
             Ok(written)
         });
         match written {
-            Ok((file, len)) => Ok((file.renamed(&path), len)),
+            Ok((written, len)) => Ok((written.renamed(&path), len)),
             Err(error) => {
                 self.discard(&aside);
                 Err(error)
@@ -361,11 +361,6 @@ impl Appender {
     /// Bytes of the segment that is written to.
     pub(crate) fn len(&self) -> u64 {
         self.len
-    }
-
-    /// Whether nothing stands in the segment yet.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == SEGMENT_HEADER_BYTES
     }
 
     /// Whether frames were added since the last mark.

@@ -75,8 +75,7 @@ impl Batch {
         for item in self.items {
             match item {
                 Item::Blob { hash, bytes } if is_flat(&bytes) => {
-                    let known = store.inner.flats.facts(&hash)?;
-                    if known.is_none() || store.inner.index.is_damaged(&hash) {
+                    if store.inner.flats.intact(&hash)?.is_none() {
                         let taken = intake::digest(&bytes, false)?;
                         flush(store, &mut frames)?;
                         store.inner.flats.put(&store.inner.log, &bytes, &taken)?;

@@ -140,6 +140,16 @@ impl Flats {
             }))
     }
 
+    /// The same, where the file is also as it was when it was last verified.
+    pub(super) fn intact(&self, hash: &Blake3) -> Result<Option<(Facts, FlatFacts)>, StoreError> {
+        let Some((facts, flat)) = self.facts(hash)? else {
+            return Ok(None);
+        };
+        let stat = self.files.stat_path(&self.path(hash))?;
+        let is_intact = !self.index.is_damaged(hash) && stat.is_some_and(|stat| flat.is_of(&stat));
+        Ok(is_intact.then_some((facts, flat)))
+    }
+
     /// Forgets an open file, before it is removed or replaced.
     pub(super) fn forget(&self, hash: &Blake3) {
         self.open.remove(hash);
@@ -206,24 +216,19 @@ impl Flats {
         let hash = taken.digests.blake3;
         let _lock = self.lock(&hash);
         let known = self.facts(&hash)?;
-        let is_damaged = self.index.is_damaged(&hash);
         let mut digests = taken.digests;
         digests.git = digests
             .git
             .or(known.and_then(|(facts, _)| facts.digests.git));
-        if let Some((facts, flat)) = known
-            && !is_damaged
-            && self
-                .files
-                .stat_path(&self.path(&hash))?
-                .is_some_and(|stat| flat.is_of(&stat))
-        {
+        if let Some((facts, flat)) = self.intact(&hash)? {
             if facts.digests != digests {
+                let flat = Some(flat);
+                let renewed = true;
                 log.append(vec![
                     Facts {
                         digests,
-                        flat: Some(flat),
-                        renewed: true,
+                        flat,
+                        renewed,
                     }
                     .frame(),
                 ])?;
@@ -241,7 +246,7 @@ impl Flats {
         sync_dir_or_end(&*self.files, &folder)?;
         let stat = self.files.stat(&temporary.file.renamed(&path))?;
         let flat = Some(FlatFacts::new(stat, now()));
-        let renewed = known.is_some() && !is_damaged;
+        let renewed = known.is_some() && !self.index.is_damaged(&hash);
         log.append(vec![
             Facts {
                 digests,

@@ -5,17 +5,18 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use cairn_protocol::hash::{GitOid, Sha256};
+use cairn_protocol::hash::Sha256;
 use sha2::Digest as _;
 
+use super::blob_hasher::BlobHasher;
 use super::pieces::PieceHasher;
 use super::{Digests, StoreError};
 use crate::files::{Files, OpenFile};
 
-/// Bytes of a buffer: one piece.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes of a buffer: what BLAKE3 needs for full speed, and still small enough for the caches.
+const BUFFER_BYTES: usize = 256 << 10;
 /// Buffers of one intake, which bound its memory; reading waits for a free one.
-const BUFFERS: usize = 12;
+const BUFFERS: usize = 16;
 /// Below this, threads cost more than they save.
 const THREADS_BYTES_MIN: u64 = 1 << 20;
 /// Bytes after which the disk is told to begin writing.
@@ -62,12 +63,15 @@ pub(super) fn take(
     let mut hashers = Hashers::new(size, git);
     if size < THREADS_BYTES_MIN {
         let mut buffer = Vec::new();
-        source.fill(&mut buffer)?;
-        if let Some(copy) = copy {
-            copy.files.write_all_at(copy.file, &buffer, 0)?;
+        while source.read < size {
+            let offset = source.read;
+            source.fill(&mut buffer)?;
+            if let Some(copy) = copy {
+                copy.files.write_all_at(copy.file, &buffer, offset)?;
+            }
+            hashers.blake3.update(&buffer);
+            hashers.others.update(&buffer);
         }
-        hashers.blake3.update(&buffer);
-        hashers.others.update(&buffer);
         progress(size);
     } else {
         let Hashers { blake3, others } = &mut hashers;
@@ -211,19 +215,14 @@ struct Hashers {
 #[derive(Debug)]
 struct Others {
     sha256: sha2::Sha256,
-    git: Option<sha1_checked::Sha1>,
+    git: Option<BlobHasher>,
 }
 
 impl Hashers {
     fn new(size: u64, git: bool) -> Self {
-        let git = git.then(|| {
-            let mut hasher = sha1_checked::Sha1::new();
-            sha1_checked::Digest::update(&mut hasher, format!("blob {size}\0"));
-            hasher
-        });
         let others = Others {
             sha256: sha2::Sha256::new(),
-            git,
+            git: git.then(|| BlobHasher::new(size)),
         };
         Self {
             blake3: PieceHasher::new(),
@@ -234,11 +233,8 @@ impl Hashers {
     fn finish(self, size: u64) -> Result<Taken, StoreError> {
         let (blake3, pieces) = self.blake3.finish();
         let sha256 = Sha256::from_bytes(self.others.sha256.finalize().into());
-        let git = match self.others.git.map(sha1_checked::Sha1::try_finalize) {
-            Some(result) if result.has_collision() => return Err(StoreError::Collision),
-            Some(result) => Some(GitOid::from_bytes((*result.hash()).into())),
-            None => None,
-        };
+        let git = self.others.git.map(BlobHasher::finish).transpose();
+        let git = git.map_err(|_| StoreError::Collision)?;
         Ok(Taken {
             digests: Digests {
                 blake3,
@@ -255,7 +251,7 @@ impl Others {
     fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
         if let Some(git) = &mut self.git {
-            sha1_checked::Digest::update(git, bytes);
+            git.update(bytes);
         }
     }
 }

@@ -98,9 +98,7 @@ impl Writer {
                 }
                 Work::Roll => {
                     self.flush(std::mem::take(&mut group), &mut results);
-                    if !self.appender.is_empty() {
-                        results[owner] = self.roll();
-                    }
+                    results[owner] = self.roll();
                 }
             }
         }

@@ -15,7 +15,7 @@ use super::index::{BadFrame, Freed, Read};
 use super::key::Key;
 use super::lease::{Alone, Leases};
 use super::{Store, StoreError};
-use crate::files::frames::{FRAME_HEADER_BYTES, Frame};
+use crate::files::frames::{FRAME_HEADER_BYTES, Frame, SEGMENT_HEADER_BYTES};
 
 /// What [`Exclusive::sweep`] freed, or would free.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,9 +75,6 @@ impl Exclusive {
     /// Changes nothing where the log is damaged.
     pub fn sweep(&self, live: &HashSet<Blake3>, dry_run: bool) -> Result<SweepReport, StoreError> {
         let inner = &*self.store.inner;
-        if !dry_run {
-            inner.log.roll()?;
-        }
         let survey = self.survey(live)?;
         let mut report = SweepReport {
             blobs: survey.dead.len() as u64,
@@ -86,6 +83,10 @@ impl Exclusive {
             freed_bytes: survey.frame_bytes,
         };
         if !dry_run && !survey.segments.is_empty() {
+            // Only a segment that is complete can be written anew.
+            if survey.segments.last() == Some(&inner.index.last_segment()) {
+                inner.log.roll()?;
+            }
             inner.index.views.suspend();
             let rewritten = self.rewrite(&survey.segments, live);
             inner.index.views.resume();
@@ -142,7 +143,7 @@ impl Exclusive {
             let standings = self.standings(*segment)?;
             let mut keys = Vec::new();
             let mut freed = Freed::default();
-            let mut old_len = crate::files::frames::SEGMENT_HEADER_BYTES;
+            let mut old_len = SEGMENT_HEADER_BYTES as u64;
             let (_, len) = index.folder.write_segment(*segment, &mut |new| {
                 self.each(*segment, &mut |frame, said| {
                     old_len = frame.end();

@@ -84,7 +84,7 @@ impl Store {
         let mut verified = HashSet::new();
         for segment in 1..=index.last_segment() {
             let mut flats = Vec::new();
-            done += SEGMENT_HEADER_BYTES;
+            done += SEGMENT_HEADER_BYTES as u64;
             index.each_frame(segment, &mut |read| {
                 match read {
                     Read::Frame(frame) => {
@@ -150,7 +150,8 @@ impl Store {
             Err(StoreError::Damaged { hash: *hash, path })
         };
         match checked {
-            Ok(()) => Ok(None),
+            // Bad digests are a finding of their own.
+            Ok(()) | Err(StoreError::Corrupt { .. }) => Ok(None),
             Err(StoreError::Damaged { path, .. }) => {
                 self.inner.index.set_damaged(hash);
                 let reason = "it no longer matches its hashes".to_owned();
@@ -161,8 +162,6 @@ impl Store {
                     healed: false,
                 }))
             }
-            // The frame with its digests is a finding of its own.
-            Err(StoreError::Corrupt { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -3,6 +3,7 @@
 //! What the views do not know yet stays in the index's memory. On the first trouble the views are given up
 //! and made anew from the log, while answers come from the log itself.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -187,6 +188,7 @@ impl ViewSlot {
             // The log was rewritten meanwhile, and the views are wanted anew when that is over.
             _ if signal.holds != holds => {}
             Ok(views) => *self.current.write() = Some(Arc::new(views)),
+            Err(MakeError::Closing) => {}
             Err(error) => {
                 tracing::error!(%error, "the views cannot be made: going on without them, slowly");
                 self.turn_off();
@@ -330,10 +332,10 @@ fn make(index: &Index) -> Result<Views, MakeError> {
         })?;
         // Only whole segments, so that the marker never names a frame in the middle of what was added.
         if entries.len() >= SORTED_KEYS_MAX {
-            count += add_sorted(&views, &mut entries, marker)?;
+            count += add_sorted(slot, &views, &mut entries, marker)?;
         }
     }
-    count += add_sorted(&views, &mut entries, marker)?;
+    count += add_sorted(slot, &views, &mut entries, marker)?;
     tracing::info!(
         entries = count,
         seconds = started.elapsed().as_secs_f64(),
@@ -343,13 +345,17 @@ fn make(index: &Index) -> Result<Views, MakeError> {
 }
 
 fn add_sorted(
+    slot: &ViewSlot,
     views: &Views,
     entries: &mut Vec<(Key, Location)>,
     marker: Option<Marker>,
-) -> Result<usize, ViewsError> {
+) -> Result<usize, MakeError> {
     // Stable, so that of several frames with one key the newest is added last.
     entries.sort_by_key(|(key, _)| *key);
     for some in entries.chunks(BATCH_KEYS) {
+        if slot.signal.lock().closing {
+            return Err(MakeError::Closing);
+        }
         views.add(some, None)?;
     }
     views.add(&[], marker.as_ref())?;
@@ -364,6 +370,8 @@ enum MakeError {
     Views(#[from] ViewsError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the store is being closed")]
+    Closing,
 }
 
 /// The thread; ends, with all written and marked clean, when this is dropped.
@@ -380,7 +388,13 @@ impl ViewKeeper {
         if index.views.is_on() {
             let shared = Arc::clone(&index);
             let builder = std::thread::Builder::new().name("view keeper".to_owned());
-            thread = Some(builder.spawn(move || run(&shared))?);
+            thread = Some(builder.spawn(move || {
+                if catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
+                    tracing::error!("the view keeper panicked: going on without views, slowly");
+                    shared.views.turn_off();
+                    shared.views.notify();
+                }
+            })?);
         }
         Ok(Self { index, thread })
     }

@@ -17,9 +17,9 @@ use crate::files::segments::Location;
 /// Written to a new folder; a folder with another one is made anew.
 const FORMAT: &[u8] = b"cairn views 1, sled 0.34.7";
 /// Time after which opening the folder counts as failed.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+const OPEN_TIMEOUT: Duration = Duration::from_mins(1);
 /// Time after which counting the entries counts as failed.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(300);
+const CHECK_TIMEOUT: Duration = Duration::from_mins(5);
 /// Bytes of a location and its checksum.
 const VALUE_BYTES: usize = 24;
 

@@ -8,7 +8,7 @@ use super::recorder::Call;
 
 /// What of the things that were never synced a power cut left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub(crate) enum Left {
     /// Nothing of them: neither bytes nor names.
     Nothing,
     /// All names, but no byte that was not synced.
@@ -23,7 +23,7 @@ pub enum Left {
 
 impl Left {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Nothing,
         Self::Names,
         Self::NamesAndLengths,
@@ -34,7 +34,7 @@ impl Left {
 
 /// A disk as the process sees it, and as it would be found after a power cut.
 #[derive(Debug, Clone, Default)]
-pub struct Disk {
+pub(crate) struct Disk {
     files: BTreeMap<usize, Bytes>,
     seen: Names,
     durable: Names,
@@ -78,7 +78,7 @@ impl Names {
 
 impl Disk {
     /// Takes a call over.
-    pub fn apply(&mut self, call: &Call) {
+    pub(crate) fn apply(&mut self, call: &Call) {
         match call {
             Call::Write {
                 file,
@@ -144,7 +144,7 @@ impl Disk {
     }
 
     /// What a power cut leaves now.
-    pub fn image(&self, left: Left) -> Image {
+    pub(crate) fn image(&self, left: Left) -> Image {
         let names = match left {
             Left::Nothing | Left::Bytes => &self.durable,
             Left::Names | Left::NamesAndLengths | Left::Everything => &self.seen,
@@ -171,14 +171,14 @@ impl Disk {
 
 /// What a disk holds.
 #[derive(Debug)]
-pub struct Image {
+pub(crate) struct Image {
     folders: BTreeSet<PathBuf>,
     files: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Image {
     /// Equal for equal images.
-    pub fn hash(&self) -> blake3::Hash {
+    pub(crate) fn hash(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         for folder in &self.folders {
             hasher
@@ -197,7 +197,7 @@ impl Image {
     }
 
     /// Makes the files in an empty folder; those in folders that were lost are lost with them.
-    pub fn write(&self, dir: &Path) {
+    pub(crate) fn write(&self, dir: &Path) {
         for folder in &self.folders {
             if folder
                 .parent()

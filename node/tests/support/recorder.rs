@@ -10,7 +10,7 @@ use cairn_node::files::{FileError, Files, OpenFile, RealFiles, Stat};
 
 /// A change of the disk; paths are below the recorder's root, files are numbered as they are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
+pub(crate) enum Call {
     Create {
         file: usize,
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum Call {
 
 impl Call {
     /// The same write, with only its first bytes.
-    pub fn cut(&self, len: usize) -> Self {
+    pub(crate) fn cut(&self, len: usize) -> Self {
         match self {
             Self::Write {
                 file,
@@ -60,7 +60,7 @@ impl Call {
     }
 
     /// One line for a message.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         match self {
             Self::Write {
                 file,
@@ -76,7 +76,7 @@ impl Call {
 
 /// Which syncs are done.
 #[derive(Debug, Clone, Copy)]
-pub enum Syncs {
+pub(crate) enum Syncs {
     /// All that are asked for.
     Kept,
     /// All but those of the files and folders that this says yes to: a control that must lose something.
@@ -87,7 +87,7 @@ pub enum Syncs {
 
 /// How the disk refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// One call fails with an input/output error.
     Io,
     /// One call finds the disk full.
@@ -98,10 +98,12 @@ pub enum Fault {
 
 /// [`RealFiles`] below a folder, with a memory.
 #[derive(Debug)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     root: PathBuf,
     syncs: Syncs,
     fault: Option<(usize, Fault)>,
+    /// Files seem never to change: what rot looks like.
+    rots: bool,
     state: Mutex<State>,
 }
 
@@ -114,36 +116,54 @@ struct State {
     dead: bool,
     inodes: HashMap<u64, usize>,
     files: usize,
+    stats: HashMap<u64, Stat>,
 }
 
 impl Recorder {
     /// Records what happens below `root`; with a fault, refuses the call of that number.
-    pub fn new(root: &Path, syncs: Syncs, fault: Option<(usize, Fault)>) -> Self {
+    pub(crate) fn new(root: &Path, syncs: Syncs, fault: Option<(usize, Fault)>) -> Self {
         Self {
             root: root.to_owned(),
             syncs,
             fault,
+            rots: false,
             state: Mutex::default(),
         }
     }
 
+    /// A disk whose bytes change without their files' times: [`Files::stat`] answers what it did at first.
+    pub(crate) fn rotting(root: &Path) -> Self {
+        Self {
+            rots: true,
+            ..Self::new(root, Syncs::Unrecorded, None)
+        }
+    }
+
+    fn seen_at_first(&self, state: &mut State, stat: Stat) -> Stat {
+        if self.rots {
+            *state.stats.entry(stat.inode).or_insert(stat)
+        } else {
+            stat
+        }
+    }
+
     /// Changes recorded so far.
-    pub fn recorded(&self) -> usize {
+    pub(crate) fn recorded(&self) -> usize {
         self.lock().calls.len()
     }
 
     /// Takes the record.
-    pub fn take_calls(&self) -> Vec<Call> {
+    pub(crate) fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.lock().calls)
     }
 
     /// The call that was refused, where it came to that.
-    pub fn failed_call(&self) -> Option<String> {
+    pub(crate) fn failed_call(&self) -> Option<String> {
         self.lock().failed.clone()
     }
 
     /// Whether a sync failed, so that the process would have ended.
-    pub fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.lock().dead
     }
 
@@ -290,15 +310,17 @@ impl Files for Recorder {
     fn begin_writeback(&self, _file: &OpenFile, _offset: u64, _len: u64) {}
 
     fn stat(&self, file: &OpenFile) -> Result<Stat, FileError> {
-        let (_state, error) = self.begin("stat", file.path(), false);
+        let (mut state, error) = self.begin("stat", file.path(), false);
         error.map_or(Ok(()), Err)?;
-        RealFiles.stat(file)
+        Ok(self.seen_at_first(&mut state, RealFiles.stat(file)?))
     }
 
     fn stat_path(&self, path: &Path) -> Result<Option<Stat>, FileError> {
-        let (_state, error) = self.begin("stat", path, false);
+        let (mut state, error) = self.begin("stat", path, false);
         error.map_or(Ok(()), Err)?;
-        RealFiles.stat_path(path)
+        Ok(RealFiles
+            .stat_path(path)?
+            .map(|stat| self.seen_at_first(&mut state, stat)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {

@@ -2,12 +2,12 @@
 //!
 //! Drive some work over a [`Recorder`], noting what was acknowledged; then [`replay`] checks every image
 //! that a power cut could have left, and [`fail_each_call`] every call that the disk could have refused.
-//! Used from a test with `#[path = "support.rs"] mod support;`.
+//! Used from a test with `#[path = "support/replay.rs"] mod replay;`.
 
-#[path = "support/image.rs"]
-pub mod image;
-#[path = "support/recorder.rs"]
-pub mod recorder;
+#[path = "image.rs"]
+pub(crate) mod image;
+#[path = "recorder.rs"]
+pub(crate) mod recorder;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,23 +18,23 @@ use recorder::{Call, Fault, Recorder, Syncs};
 
 /// Something acknowledged, and how many calls had been made by then.
 #[derive(Debug, Clone)]
-pub struct Acknowledged<F> {
+pub(crate) struct Acknowledged<F> {
     /// Calls recorded before the acknowledgement.
-    pub calls: usize,
+    pub(crate) calls: usize,
     /// What was promised.
-    pub fact: F,
+    pub(crate) fact: F,
 }
 
 /// Everything acknowledged so far, in order.
 #[derive(Debug)]
-pub struct Ledger<F> {
+pub(crate) struct Ledger<F> {
     recorder: Arc<Recorder>,
     facts: Vec<Acknowledged<F>>,
 }
 
 impl<F> Ledger<F> {
     /// Begins one beside a recorder.
-    pub fn new(recorder: Arc<Recorder>) -> Self {
+    pub(crate) fn new(recorder: Arc<Recorder>) -> Self {
         Self {
             recorder,
             facts: Vec::new(),
@@ -44,7 +44,7 @@ impl<F> Ledger<F> {
     /// Notes that something is promised from now on.
     ///
     /// Nothing counts after the process would have ended.
-    pub fn acknowledge(&mut self, fact: F) {
+    pub(crate) fn acknowledge(&mut self, fact: F) {
         if !self.recorder.is_dead() {
             self.facts.push(Acknowledged {
                 calls: self.recorder.recorded(),
@@ -64,24 +64,24 @@ impl<F> Ledger<F> {
 }
 
 /// Work that reaches the disk through a recorder, rooted in a folder, and promises things.
-pub type Drive<'a, F> = &'a dyn Fn(&Arc<Recorder>, &Path, &mut Ledger<F>);
+pub(crate) type Drive<'a, F> = &'a dyn Fn(&Arc<Recorder>, &Path, &mut Ledger<F>);
 
 /// Opens what a crash left, and says what is wrong with it. All facts in the slice were promised.
-pub type Check<'a, F> = &'a dyn Fn(&Path, &[&F]) -> Result<(), String>;
+pub(crate) type Check<'a, F> = &'a dyn Fn(&Path, &[&F]) -> Result<(), String>;
 
 /// What came out of a replay.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Calls that were recorded.
-    pub calls: usize,
+    pub(crate) calls: usize,
     /// Different images that were checked.
-    pub images: usize,
+    pub(crate) images: usize,
     /// What was wrong, and in which image.
-    pub failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
 }
 
 /// Records work, and checks every image that a power cut at any instant of it could have left.
-pub fn replay<F>(syncs: Syncs, drive: Drive<'_, F>, check: Check<'_, F>) -> Outcome {
+pub(crate) fn replay<F>(syncs: Syncs, drive: Drive<'_, F>, check: Check<'_, F>) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
     let recorder = Arc::new(Recorder::new(dir.path(), syncs, None));
     let mut ledger = Ledger::new(Arc::clone(&recorder));
@@ -161,7 +161,7 @@ fn look<F>(
 ///
 /// The work must not panic. What is left is what the process sees at its next start; where a sync failed,
 /// also what the disk had at that moment. Returns how many runs there were.
-pub fn fail_each_call<F>(fault: Fault, drive: Drive<'_, F>, check: Check<'_, F>) -> Outcome {
+pub(crate) fn fail_each_call<F>(fault: Fault, drive: Drive<'_, F>, check: Check<'_, F>) -> Outcome {
     let mut outcome = Outcome::default();
     for number in 0.. {
         let dir = tempfile::tempdir().unwrap();
