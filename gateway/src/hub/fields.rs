@@ -108,7 +108,6 @@ pub(super) const fn known(kind: RepoKind) -> &'static [&'static str] {
 pub(super) const fn whole(kind: RepoKind) -> &'static [&'static str] {
     match kind {
         RepoKind::Model => &[
-            "modelId",
             "author",
             "cardData",
             "config",
@@ -121,6 +120,7 @@ pub(super) const fn whole(kind: RepoKind) -> &'static [&'static str] {
             "likes",
             "mask_token",
             "model-index",
+            "modelId",
             "pipeline_tag",
             "private",
             "safetensors",
@@ -171,7 +171,6 @@ pub(super) const fn whole(kind: RepoKind) -> &'static [&'static str] {
 pub(super) const fn listed(kind: RepoKind) -> &'static [&'static str] {
     match kind {
         RepoKind::Model => &[
-            "modelId",
             "author",
             "createdAt",
             "downloads",
@@ -179,6 +178,7 @@ pub(super) const fn listed(kind: RepoKind) -> &'static [&'static str] {
             "lastModified",
             "library_name",
             "likes",
+            "modelId",
             "pipeline_tag",
             "private",
             "tags",
@@ -300,7 +300,6 @@ impl<'a> View<'a> {
                 .cloned()
         };
         Ok(match name {
-            "modelId" => Some(self.repo.full_name().into()),
             "author" => Some(self.repo.namespace().into()),
             "cardData" => Some(card.data.clone()).filter(|data| !data.is_null()),
             "createdAt" => Some(dates::iso(self.repo.created_at()).into()),
@@ -309,6 +308,7 @@ impl<'a> View<'a> {
             "downloads" | "downloadsAllTime" | "likes" | "trendingScore" | "childrenModelCount" => {
                 Some(0.into())
             }
+            "modelId" => Some(self.repo.full_name().into()),
             "tags" => Some(card.tags.clone().into()),
             "library_name" => card.library_name.clone().map(Value::from),
             "pipeline_tag" => card.pipeline_tag.clone().map(Value::from),
@@ -341,14 +341,11 @@ impl<'a> View<'a> {
         if let Some(commit) = self.commit.get() {
             return Ok(commit.as_ref());
         }
-        let commit = match self.repo.default_commit() {
-            Some(oid) => match self.repo.commit(&oid.to_hex()) {
-                Ok(commit) => Some(commit),
-                // A revision is listed only where its metadata is complete.
-                Err(RepoError::Revision(_)) => None,
-                Err(error) => return Err(error.into()),
-            },
-            None => None,
+        let commit = match self.repo.commit("HEAD") {
+            Ok(commit) => Some(commit),
+            // Nothing was pushed to the default branch yet.
+            Err(RepoError::Revision(_)) => None,
+            Err(error) => return Err(error.into()),
         };
         Ok(self.commit.get_or_init(|| commit).as_ref())
     }
@@ -439,7 +436,7 @@ mod tests {
     fn every_default_member_may_be_asked_for() {
         for kind in RepoKind::ALL {
             for name in whole(kind).iter().chain(listed(kind)) {
-                let is_known = known(kind).contains(name) || *name == "modelId";
+                let is_known = known(kind).contains(name);
                 assert!(is_known, "{kind} {name}");
             }
         }
