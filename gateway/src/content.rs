@@ -183,3 +183,56 @@ impl Documents {
         self.cache.insert(Key { generation, path }, document);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cairn_node::repos::FileEntry;
+    use cairn_node::store::Content;
+    use cairn_protocol::hash::{GitOid, Sha256};
+
+    use super::*;
+
+    fn document(bytes: usize) -> Arc<Document> {
+        let file = FileEntry {
+            size: bytes as u64,
+            sha256: Sha256::from_bytes([1; 32]),
+            blake3: None,
+            pointer_size: None,
+            executable: false,
+        };
+        let facts = Facts {
+            commit: GitOid::from_bytes([2; 20]),
+            path: "a",
+            oid: GitOid::from_bytes([3; 20]),
+            file: &file,
+        };
+        let content = Content::Small(vec![0; bytes].into());
+        Arc::new(Document::file(&facts, content).unwrap())
+    }
+
+    #[test]
+    fn answers_are_kept_for_their_generation_only() {
+        let documents = Documents::new(1 << 20);
+        documents.put(1, "/a", document(10));
+        assert!(documents.get(1, "/a").is_some());
+        assert!(documents.get(2, "/a").is_none());
+        assert!(documents.get(1, "/b").is_none());
+        documents.put(2, "/b", document(10));
+        assert!(documents.get(1, "/a").is_none());
+        // A late answer of the past is not asked for, and throws nothing away.
+        documents.put(1, "/a", document(10));
+        assert!(documents.get(2, "/b").is_some());
+    }
+
+    #[test]
+    fn answers_are_kept_within_a_bound() {
+        let documents = Documents::new(1 << 20);
+        for number in 0..1_000 {
+            documents.put(1, &format!("/{number}"), document(50_000));
+        }
+        assert!(documents.cache.weight() <= 1 << 20);
+        assert!(documents.count() > 0);
+        documents.put(2, &"/x".repeat(KEPT_PATH_BYTES_MAX), document(1));
+        assert!(documents.get(1, "/999").is_some() || documents.count() > 0);
+    }
+}

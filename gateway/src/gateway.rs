@@ -1,7 +1,6 @@
 //! The gateway: a node, its settings, and what is kept between requests.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,29 +46,14 @@ impl Gateway {
         }
     }
 
-    /// The root URL of a gateway that listens at an address: the public one, where there is one.
-    pub fn url(&self, address: SocketAddr) -> String {
-        if let Some(url) = &self.inner.config.public_url {
-            return url.trim_end_matches('/').to_owned();
-        }
-        let ip = match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        format!("http://{}", SocketAddr::new(ip, address.port()))
-    }
-
-    /// Serves on a listener until `shutdown` is cancelled, and tells the node its URL.
+    /// Serves on a listener until `shutdown` is cancelled.
     ///
     /// Then it stops accepting, closes resting connections, and lets running requests end within
     /// [`Config::drain_timeout`].
     ///
     /// # Errors
-    /// The listener has no address.
+    /// None at the moment: a failed accept is tried again, with a pause.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-        let address = listener.local_addr()?;
-        self.inner.node.set_gateway_url(self.url(address));
         let config = self.inner.config.clone();
         let serving = server::serve(listener, entry::service(self), &config, shutdown);
         tokio::select! {

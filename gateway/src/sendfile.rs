@@ -1,4 +1,4 @@
-//! Files over sockets without a copy: [`FileBytes`] and the [`FileStream`] that recognises them.
+//! Files over sockets without a copy: [`FileBytes`], and the stream that recognises them.
 //!
 //! A body is one ordinary [`Bytes`] that points into a mapping of the file. The mapping's address range
 //! is registered here, and the stream under hyper looks up the slices it is asked to write: a hit goes

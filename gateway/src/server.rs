@@ -1,7 +1,7 @@
 //! Connections: accepts them, bounds them, serves on them, drains them.
 //!
-//! HTTP/1.1 by hyper over [`FileStream`]s. Every wait on a peer has an end: the head of a request and
-//! the rest between requests by [`Activity`] here, a body that is read by its handler, a peer that
+//! HTTP/1.1 by hyper over the streams of [`crate::sendfile`]. Every wait on a peer has an end: the head of a request and
+//! the rest between requests by `activity`, a body that is read by its handler, a peer that
 //! takes nothing by the kernel (`TCP_USER_TIMEOUT`, which knows of progress that no write shows).
 //! There is no HTTP/2: none of the clients needs it without TLS, and what is not there can't be abused.
 

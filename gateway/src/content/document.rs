@@ -261,3 +261,194 @@ impl Document {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use axum::response::IntoResponse as _;
+    use cairn_node::store::FlatFile;
+    use cairn_protocol::hash::Sha256;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// Bytes of the flat file: enough to leave by `sendfile`, and not only zeros.
+    fn flat_bytes() -> Vec<u8> {
+        (0..100_000_u32).map(|n| (n % 251) as u8).collect()
+    }
+
+    fn flat() -> (File, Content) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&flat_bytes()).unwrap();
+        let (writer, reader) = (file.reopen().unwrap(), file.into_file());
+        let flat = FlatFile {
+            file: Arc::new(reader),
+            path: "flat".into(),
+            size: 100_000,
+        };
+        (writer, Content::Flat(flat))
+    }
+
+    fn entry(size: u64, pointer_size: Option<u64>) -> FileEntry {
+        FileEntry {
+            size,
+            sha256: Sha256::from_bytes([0xab; 32]),
+            blake3: None,
+            pointer_size,
+            executable: false,
+        }
+    }
+
+    fn facts(file: &FileEntry) -> Facts<'_> {
+        Facts {
+            commit: GitOid::from_bytes([0xcc; 20]),
+            path: "dir/file.txt",
+            oid: GitOid::from_bytes([0x11; 20]),
+            file,
+        }
+    }
+
+    fn document(content: Content) -> Document {
+        let file = entry(content.size(), None);
+        Document::file(&facts(&file), content).unwrap()
+    }
+
+    fn small(text: &'static str) -> Document {
+        document(Content::Small(text.into()))
+    }
+
+    /// Status, a header, and the body of an answer.
+    async fn ask(
+        document: &Document,
+        method: Method,
+        asked: &[(HeaderName, &str)],
+        shown: HeaderName,
+    ) -> (u16, Option<String>, Vec<u8>) {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = method;
+        for (name, value) in asked {
+            let value = value.parse().unwrap();
+            request.headers_mut().insert(name.clone(), value);
+        }
+        let response = match document.answer(&request) {
+            Ok(response) => response,
+            Err(error) => error.into_response(),
+        };
+        let value = response.headers().get(shown);
+        let value = value.map(|value| value.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap();
+        (status, value, body.to_bytes().to_vec())
+    }
+
+    #[tokio::test]
+    async fn parts_are_answered_from_memory_and_from_a_file_alike() {
+        let (_writer, content) = flat();
+        let whole = flat_bytes();
+        let memory = Content::Small(whole.clone().into());
+        for document in [document(memory), document(content)] {
+            let get = async |range: &str| {
+                ask(&document, Method::GET, &[(RANGE, range)], CONTENT_RANGE).await
+            };
+            let (status, range, body) = get("bytes=10-49999").await;
+            assert_eq!(status, 206);
+            assert_eq!(range.as_deref(), Some("bytes 10-49999/100000"));
+            assert!(body == whole[10..50_000]);
+            let (status, range, body) = get("bytes=99990-200000").await;
+            assert_eq!(status, 206);
+            assert_eq!(range.as_deref(), Some("bytes 99990-99999/100000"));
+            assert!(body == whole[99_990..]);
+            let (status, range, _) = get("bytes=100000-").await;
+            assert_eq!(status, 416);
+            assert_eq!(range.as_deref(), Some("bytes */100000"));
+            let (status, range, body) = get("bytes=0-1,5-6").await;
+            assert_eq!((status, range), (200, None));
+            assert!(body == whole);
+        }
+    }
+
+    #[tokio::test]
+    async fn heads_tell_the_length_and_send_nothing() {
+        let (_writer, content) = flat();
+        let document = document(content);
+        let range = [(RANGE, "bytes=0-9")];
+        let (status, length, body) = ask(&document, Method::HEAD, &range, CONTENT_LENGTH).await;
+        assert_eq!((status, length.as_deref()), (200, Some("100000")));
+        assert!(body.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_empty_file_tells_its_size_to_who_asks_for_a_byte() {
+        let asked = [(RANGE, "bytes=0-0")];
+        let (status, range, body) = ask(&small(""), Method::GET, &asked, CONTENT_RANGE).await;
+        assert_eq!((status, range.as_deref()), (200, Some("bytes */0")));
+        assert!(body.is_empty());
+    }
+
+    #[tokio::test]
+    async fn conditions_decide_between_nothing_a_part_and_all() {
+        use axum::http::header::{IF_NONE_MATCH, IF_RANGE};
+        let document = small("0123456789");
+        let etag = format!("\"{}\"", "11".repeat(20));
+        let other = format!("\"{}\"", "22".repeat(20));
+        let ask = async |asked: &[(HeaderName, &str)]| {
+            let (status, shown, body) = ask(&document, Method::GET, asked, ETAG).await;
+            assert_eq!(shown.as_deref(), Some(etag.as_str()));
+            (status, body)
+        };
+        assert_eq!(ask(&[(IF_NONE_MATCH, &etag)]).await, (304, Vec::new()));
+        assert_eq!(ask(&[(IF_NONE_MATCH, &other)]).await.0, 200);
+        let range = (RANGE, "bytes=2-3");
+        let part = ask(&[range.clone(), (IF_RANGE, &etag)]).await;
+        assert_eq!(part, (206, b"23".to_vec()));
+        let all = ask(&[range, (IF_RANGE, &other)]).await;
+        assert_eq!(all, (200, b"0123456789".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn lfs_files_go_by_sha256_and_their_pointers_by_git_oid() {
+        let file = entry(10, Some(127));
+        let content = Content::Small("0123456789".into());
+        let document = Document::file(&facts(&file), content).unwrap();
+        let (_, etag, _) = ask(&document, Method::GET, &[], ETAG).await;
+        assert_eq!(etag, Some(format!("\"{}\"", "ab".repeat(32))));
+
+        let pointer = Document::pointer(&facts(&file), 127).unwrap();
+        let (_, etag, body) = ask(&pointer, Method::GET, &[], LINKED_ETAG).await;
+        assert_eq!(etag, Some(format!("\"{}\"", "11".repeat(20))));
+        let expected = format!(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 10\n",
+            "ab".repeat(32)
+        );
+        assert_eq!(body, expected.as_bytes());
+        assert!(Document::pointer(&facts(&file), 130).is_err());
+    }
+
+    #[tokio::test]
+    async fn downloads_are_attachments() {
+        let document = small("x");
+        for (uri, kind) in [
+            ("/a?download=true", "attachment"),
+            ("/a?download=false", "inline"),
+            ("/a?noContentDisposition=1", "inline"),
+        ] {
+            let mut request = Request::new(Body::empty());
+            *request.uri_mut() = uri.parse().unwrap();
+            let response = document.answer(&request).unwrap();
+            let shown = response.headers()[CONTENT_DISPOSITION].to_str().unwrap();
+            assert!(shown.starts_with(kind), "{uri}: {shown}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_somebody_touched_is_not_fresh() {
+        let (mut writer, content) = flat();
+        let document = document(content);
+        assert!(document.is_fresh());
+        writer.write_all(b"x").unwrap();
+        // Times may be coarse: the size changes too.
+        writer.set_len(99_999).unwrap();
+        assert!(!document.is_fresh());
+    }
+}

@@ -1,11 +1,16 @@
 //! Bodies of requests: bounded in size and in patience.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HeaderMap};
 use http_body_util::BodyExt as _;
 
 use crate::config::Config;
 use crate::error::ApiError;
+
+/// Bytes that are still read of a body that was refused, so that its sender gets to see why.
+const LINGER_BYTES_MAX: usize = 16 << 20;
 
 /// Reads a whole body.
 ///
@@ -15,6 +20,31 @@ use crate::error::ApiError;
 pub(super) async fn read(
     headers: &HeaderMap,
     mut body: Body,
+    config: &Config,
+) -> Result<Bytes, ApiError> {
+    let read = read_bounded(headers, &mut body, config).await;
+    // Who waits for a go-ahead sends nothing before it, and gets none.
+    if read.is_err() && !headers.contains_key(EXPECT) {
+        drop(tokio::spawn(linger(body, config.body_idle_timeout)));
+    }
+    read
+}
+
+/// Takes more of a refused body while its answer goes out: closing at once would reset the connection,
+/// and throw away the answer.
+async fn linger(mut body: Body, idle_timeout: Duration) {
+    let mut taken = 0;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(idle_timeout, body.frame()).await {
+        taken += frame.data_ref().map_or(0, Bytes::len);
+        if taken > LINGER_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+async fn read_bounded(
+    headers: &HeaderMap,
+    body: &mut Body,
     config: &Config,
 ) -> Result<Bytes, ApiError> {
     let max = config.body_bytes_max;
@@ -51,8 +81,6 @@ pub(super) async fn read(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn config() -> Config {
@@ -85,5 +113,43 @@ mod tests {
         assert_eq!(status(&packed, Body::from("x")).await, 415);
         let (_sender, never) = http_body_util::channel::Channel::<Bytes, axum::Error>::new(1);
         assert_eq!(status(&[], Body::new(never)).await, 408);
+    }
+
+    /// Over a real connection: a sender that has sent everything, of which the gateway wants little.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_sender_of_too_much_gets_to_see_why() {
+        use axum::extract::Request;
+        use axum::routing::post;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let answer = async |request: Request| {
+            let (parts, body) = request.into_parts();
+            let config = Config::default();
+            read(&parts.headers, body, &config).await.map(|_| "taken")
+        };
+        let router = axum::Router::new().route("/", post(answer));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = tokio_util::sync::CancellationToken::new();
+        let token = shutdown.clone();
+        let serving = tokio::spawn(async move {
+            crate::server::serve(listener, router, &Config::default(), token).await
+        });
+        let chunked = format!("100000\r\n{}\r\n", "x".repeat(1 << 20)).repeat(3) + "0\r\n\r\n";
+        let sized = "x".repeat(3 << 20);
+        for (framing, body) in [
+            (format!("Content-Length: {}", sized.len()), sized),
+            ("Transfer-Encoding: chunked".to_owned(), chunked),
+        ] {
+            let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+            let head = format!("POST / HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            client.write_all(body.as_bytes()).await.unwrap();
+            let mut status = [0; 12];
+            client.read_exact(&mut status).await.unwrap();
+            assert_eq!(&status, b"HTTP/1.1 413", "{framing}");
+        }
+        shutdown.cancel();
+        serving.await.unwrap().unwrap();
     }
 }

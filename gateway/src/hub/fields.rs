@@ -436,7 +436,8 @@ mod tests {
     fn every_default_member_may_be_asked_for() {
         for kind in RepoKind::ALL {
             for name in whole(kind).iter().chain(listed(kind)) {
-                let is_known = known(kind).contains(name);
+                // The id's older name is not asked for by itself.
+                let is_known = known(kind).contains(name) || *name == "modelId";
                 assert!(is_known, "{kind} {name}");
             }
         }

@@ -63,7 +63,11 @@ fn group<'a>(rows: impl Iterator<Item = Row<'a>>) -> Value {
         let named = [("library", row.library), ("pipeline_tag", row.pipeline)]
             .into_iter()
             .filter_map(|(kind, tag)| Some((kind, tag?)));
-        let tags = row.tags.iter().map(|tag| (type_of(tag), tag.as_str()));
+        let tags = row
+            .tags
+            .iter()
+            .map(|tag| (type_of(tag), tag.as_str()))
+            .filter(|(_, tag)| row.library != Some(tag) && row.pipeline != Some(tag));
         for (kind, tag) in named.chain(tags) {
             if count < TAGS_MAX && types.entry(kind).or_default().insert(tag) {
                 count += 1;
@@ -104,7 +108,7 @@ mod tests {
 
     #[test]
     fn tags_are_grouped_by_what_they_are() {
-        let tags = ["en", "license:mit", "bert"].map(str::to_owned);
+        let tags = ["en", "license:mit", "bert", "transformers"].map(str::to_owned);
         let row = Row {
             tags: &tags,
             library: Some("transformers"),

@@ -1,5 +1,7 @@
 //! The server over real sockets on loopback: what clients see, at the bounds and at odd moments.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod client;
 mod files;
 mod limits;
