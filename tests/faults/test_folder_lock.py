@@ -174,6 +174,15 @@ def test_stale_socket_and_lock_after_a_kill_are_no_obstacle(cairn, folder, rng):
     assert leftovers == [], "an orderly end leaves its socket"
 
 
+@pytest.mark.parametrize("verb", [("up", "--gateway", "127.0.0.1:0"), ("ls",), ("gc",)])
+def test_a_folder_that_is_something_else_is_refused(cairn, verb):
+    cairn.data.mkdir()
+    (cairn.data / "thesis.tex").write_text("do not touch")
+    before = listing(cairn.data)
+    assert str(cairn.data) in refused(cairn, *verb)
+    assert listing(cairn.data) == before
+
+
 def test_sigterm_under_load_drains_and_ends_in_seconds(cairn, folder, rng):
     gateway = cairn.up()
     ledger = Ledger(folder / "ledger")
