@@ -1,5 +1,10 @@
 //! Publishing and reading back, through the node's public face.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it should be"
+)]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -1,10 +1,16 @@
 //! Power cuts at every instant of two pushes, and a disk that refuses any one call: no acknowledged commit is
 //! lost, and none is half visible.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it should be"
+)]
+
 #[path = "support/bytes.rs"]
 mod bytes_support;
-#[path = "support.rs"]
-mod support;
+#[allow(dead_code, reason = "each of its users needs a part of it")]
+#[path = "support/replay.rs"]
+mod replay;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,8 +25,8 @@ use cairn_node::store::Content;
 use cairn_node::{Config, Node};
 use cairn_protocol::hash::GitOid;
 use cairn_protocol::name::RepoKind;
-use support::recorder::{Fault, Recorder, Syncs};
-use support::{Ledger, fail_each_call, replay};
+use replay::recorder::{Fault, Recorder, Syncs};
+use replay::{Ledger, fail_each_call, replay};
 
 type Version = BTreeMap<String, Vec<u8>>;
 
@@ -172,7 +178,7 @@ fn check(identity: &Identity, data: &Path, facts: &[&Fact]) -> Result<(), String
     Ok(())
 }
 
-fn run(syncs: Syncs) -> support::Outcome {
+fn run(syncs: Syncs) -> replay::Outcome {
     let identity = Identity::new();
     replay(
         syncs,

@@ -14,11 +14,6 @@ mod mutation;
 #[path = "../fuzz/targets/formats.rs"]
 mod formats;
 
-#[allow(
-    unreachable_pub,
-    clippy::type_complexity,
-    reason = "shared with the libFuzzer binaries"
-)]
 #[path = "../fuzz/targets/records.rs"]
 mod records;
 
