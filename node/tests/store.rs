@@ -904,6 +904,23 @@ fn a_sweep_waits_for_leases_and_imports_wait_for_a_sweep() {
 }
 
 #[test]
+fn whoever_marks_for_a_sweep_can_read_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let always = StoreOptions {
+        verification_max_age: Duration::ZERO,
+        ..options()
+    };
+    let store = open_with(dir.path(), &always).unwrap();
+    let contents = store_samples(&store);
+    let exclusive = store.exclusive();
+    assert_holds(&store, &contents);
+    assert_eq!(store.verify_all(&mut |_, _| {}).unwrap(), []);
+    let live = contents.iter().map(|bytes| Blake3::of(bytes)).collect();
+    assert_eq!(exclusive.sweep(&live, false).unwrap().blobs, 0);
+    assert_holds(&store, &contents);
+}
+
+#[test]
 fn many_threads_store_and_read_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
