@@ -36,6 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_protocol::hash::{Blake3, GitOid, Sha256};
 use cairn_protocol::limits::FLAT_BYTES_MIN;
+use parking_lot::RwLock;
 
 pub use batch::Batch;
 pub use lease::Lease;
@@ -281,6 +282,8 @@ struct Inner {
     log: Log,
     flats: Flats,
     leases: Arc<Leases>,
+    /// Held for writing while a sweep removes things, for reading while a verification may note some.
+    sweeping: RwLock<()>,
     index: SharedIndex,
     _views: ViewKeeper,
 }
@@ -321,6 +324,7 @@ impl Store {
                 log,
                 flats,
                 leases,
+                sweeping: RwLock::default(),
                 index,
                 _views: views,
             }),
@@ -386,7 +390,8 @@ impl Store {
             return Ok(Content::Small(bytes));
         }
         if flats.facts(hash)?.is_some() {
-            let _lease = self.lease();
+            // Not a lease: whoever marks for a sweep reads, too.
+            let _reading = self.inner.sweeping.read();
             if let Some(flat) = flats.admit(log, hash)? {
                 return Ok(Content::Flat(flat));
             }

@@ -337,6 +337,74 @@ fn the_views_may_be_deleted_cut_or_flipped() {
 }
 
 #[test]
+fn entries_that_the_views_lost_or_mistook_are_found_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let contents = store_samples(&open(dir.path()));
+    for closed_in_order in [true, false] {
+        drop(open(dir.path()));
+        let folder = fs::read_dir(dir.path().join("views"))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
+        let db = sled::open(folder.path()).unwrap();
+        let index = db.open_tree("index").unwrap();
+        let entries: Vec<_> = index.iter().map(Result::unwrap).collect();
+        assert!(entries.len() >= contents.len() * 3);
+        for (number, (key, _)) in entries.iter().enumerate() {
+            match number % 4 {
+                0 => drop(index.remove(key).unwrap()),
+                // Whole, but another key's.
+                1 => drop(index.insert(key, &entries[0].1).unwrap()),
+                _ => {}
+            }
+        }
+        if !closed_in_order {
+            db.open_tree("meta").unwrap().remove("clean").unwrap();
+        }
+        db.flush().unwrap();
+        drop((db, index));
+        assert_holds(&open(dir.path()), &contents);
+    }
+}
+
+#[test]
+fn the_views_may_be_damaged_while_they_are_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut contents = store_samples(&store);
+    for round in 0..3 {
+        let folder = fs::read_dir(dir.path().join("views"))
+            .unwrap()
+            .last()
+            .unwrap()
+            .unwrap();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                File::options()
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+                    .set_len(100)
+                    .unwrap();
+            }
+        }
+        for seed in 0..300 {
+            contents.push(noise(1_000 + round * 300 + seed, 500));
+        }
+        let mut batch = store.batch();
+        for bytes in &contents[contents.len() - 300..] {
+            batch.put_with(bytes.clone().into(), true).unwrap();
+        }
+        batch.commit().unwrap();
+        assert_holds(&store, &contents);
+    }
+    drop(store);
+    assert_holds(&open(dir.path()), &contents);
+}
+
+#[test]
 fn views_of_another_log_are_not_believed() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = open(one.path());
@@ -896,6 +964,23 @@ fn a_sweep_waits_for_leases_and_imports_wait_for_a_sweep() {
     heard.recv().unwrap();
     assert_eq!(sweeper.join().unwrap().blobs, 0);
     assert!(store.contains(&Blake3::of(&bytes)).unwrap());
+}
+
+#[test]
+fn whoever_marks_for_a_sweep_can_read_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let always = StoreOptions {
+        verification_max_age: Duration::ZERO,
+        ..options()
+    };
+    let store = open_with(dir.path(), &always).unwrap();
+    let contents = store_samples(&store);
+    let exclusive = store.exclusive();
+    assert_holds(&store, &contents);
+    assert_eq!(store.verify_all(&mut |_, _| {}).unwrap(), []);
+    let live = contents.iter().map(|bytes| Blake3::of(bytes)).collect();
+    assert_eq!(exclusive.sweep(&live, false).unwrap().blobs, 0);
+    assert_holds(&store, &contents);
 }
 
 #[test]

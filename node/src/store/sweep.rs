@@ -75,6 +75,7 @@ impl Exclusive {
     /// Changes nothing where the log is damaged.
     pub fn sweep(&self, live: &HashSet<Blake3>, dry_run: bool) -> Result<SweepReport, StoreError> {
         let inner = &*self.store.inner;
+        let _alone = inner.sweeping.write();
         let survey = self.survey(live)?;
         let mut report = SweepReport {
             blobs: survey.dead.len() as u64,

@@ -34,7 +34,7 @@ impl Store {
         let Inner {
             log, flats, index, ..
         } = &*self.inner;
-        let _lease = self.lease();
+        let _reading = self.inner.sweeping.read();
         if index.is_damaged(hash) {
             return Err(flats.damaged(hash));
         }
@@ -72,7 +72,7 @@ impl Store {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Vec<Finding>, StoreError> {
         let index = &self.inner.index;
-        let _lease = self.lease();
+        let _reading = self.inner.sweeping.read();
         let total = index.stats().log_bytes + index.flat_bytes();
         let mut findings: Vec<Finding> = index
             .damaged()
