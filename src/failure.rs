@@ -124,7 +124,7 @@ impl From<SpawnError> for Failure {
                 Some("choose an empty folder, or one that does not exist yet, with --data")
             }
             SpawnError::Key { .. } => Some(
-                "a key file is one line of mode 600: restore it from a copy, or `chmod 600` it if nobody else has read it",
+                "a key file is one line and has mode 600: restore it from a copy, or `chmod 600` it if nobody else has read it",
             ),
             SpawnError::Store(StoreError::Corrupt { .. }) => Some(
                 "keep a copy of the folder, and restore what is damaged from a backup: nothing was changed",

@@ -11,7 +11,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CONNECTION, ORIGIN,
+    TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -98,6 +99,19 @@ async fn answer(mut router: Router, mut request: Request, url_bytes_max: usize) 
     let length = uri.path().len() + uri.query().map_or(0, |query| query.len() + 1);
     if length > url_bytes_max {
         return ApiError::url_too_long(url_bytes_max).into_response();
+    }
+    // Whoever stands in front may read another coding otherwise than we do, and see other requests in it.
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let odd = codings
+        .next()
+        .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if odd || codings.next().is_some() {
+        let mut refused =
+            ApiError::bad_request("Transfer-Encoding must be chunked, once").into_response();
+        refused
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+        return refused;
     }
     if request.method() == Method::OPTIONS {
         return preflight();

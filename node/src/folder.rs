@@ -17,6 +17,7 @@ pub(crate) const FORMAT: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
+    is_new: bool,
     _lock: File,
 }
 
@@ -49,17 +50,29 @@ impl Folder {
             });
         }
         // Somebody may have written the version while this process waited for its turn.
-        if !known && !check_format(path)? {
+        let is_new = !known && !check_format(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            is_new,
+            _lock: lock,
+        })
+    }
+
+    /// Whether no start has ended well here yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Writes the version: from here on what is missing in the folder is a loss, not a first start.
+    pub(crate) fn begun(&self) -> Result<(), SpawnError> {
+        if self.is_new {
             write_durably(
-                &path.join("format"),
+                &self.path.join("format"),
                 format!("{FORMAT}\n").as_bytes(),
                 0o644,
             )?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            _lock: lock,
-        })
+        Ok(())
     }
 
     /// The folder itself.
@@ -104,7 +117,7 @@ fn check_format(path: &Path) -> Result<bool, SpawnError> {
 
 /// Refuses a folder that has no version and something else than what a first start leaves before it.
 fn check_ours(path: &Path) -> Result<(), SpawnError> {
-    const EXPECTED: [&str; 3] = ["lock", "format.tmp", "cairn.toml"];
+    const EXPECTED: [&str; 4] = ["lock", "keys", "format.tmp", "cairn.toml"];
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

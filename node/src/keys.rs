@@ -27,8 +27,9 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Reads the keys, making those that are not there yet.
-    pub(crate) fn open(folder: &Path) -> Result<Self, SpawnError> {
+    /// Reads the keys; makes those that are not there only at a folder's first start, since a key made in
+    /// place of a lost one would be another node.
+    pub(crate) fn open(folder: &Path, first_start: bool) -> Result<Self, SpawnError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -37,8 +38,8 @@ impl Keys {
                 path: folder.to_owned(),
                 reason: format!("cannot be made: {error}"),
             })?;
-        let node_seed = read_or_make(&folder.join("node.key"))?;
-        let root_seed = read_or_make(&folder.join("root.key"))?;
+        let node_seed = read_or_make(&folder.join("node.key"), first_start)?;
+        let root_seed = read_or_make(&folder.join("root.key"), first_start)?;
         let peer_id = libp2p_identity::Keypair::ed25519_from_bytes(node_seed)
             .expect("invariant: every 32 bytes are an Ed25519 seed")
             .public()
@@ -52,14 +53,14 @@ impl Keys {
     }
 }
 
-fn read_or_make(path: &Path) -> Result<[u8; 32], SpawnError> {
+fn read_or_make(path: &Path, may_make: bool) -> Result<[u8; 32], SpawnError> {
     let refuse = |reason: String| SpawnError::Key {
         path: path.to_owned(),
         reason,
     };
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_make => {
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)
                 .map_err(|error| refuse(format!("no randomness from the system: {error}")))?;

@@ -110,7 +110,8 @@ impl Node {
     /// The same over another implementation of the file operations; keys, format and lock use the real one.
     pub fn spawn_on(config: Config, files: Arc<dyn Files>) -> Result<Self, SpawnError> {
         let folder = Folder::open(&config.data)?;
-        let keys = Keys::open(&folder.keys())?;
+        let keys = Keys::open(&folder.keys(), folder.is_new())?;
+        folder.begun()?;
         let options = StoreOptions {
             view_cache_bytes: config.view_cache_bytes,
             ..StoreOptions::default()

@@ -169,9 +169,9 @@ pub(crate) fn push(
         current.attributes.as_deref(),
         progress,
     )?;
-    if walk::walk(&request.dir)? != files {
+    if let Some(path) = walk::difference(&files, &walk::walk(&request.dir)?) {
         return Err(PublishError::Changed {
-            path: request.dir.clone(),
+            path: request.dir.join(path.as_str()),
         });
     }
     let mut batch = node.store.batch();

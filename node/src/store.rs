@@ -15,9 +15,7 @@ mod flats;
 mod sweep;
 mod verify;
 
-mod blob_hasher;
 mod intake;
-mod pieces;
 
 mod facts;
 mod index;
@@ -47,7 +45,7 @@ use crate::files::segments::{Appender, Folder, Location};
 use crate::files::{FileError, Files};
 use facts::Said;
 use flats::Flats;
-use index::{Index, Read, SharedIndex};
+use index::{BadFrame, Index, Read, SharedIndex};
 use key::Key;
 use lease::Leases;
 use log::Log;
@@ -485,6 +483,10 @@ impl Store {
                     }
                     Ok(())
                 }
+                Read::Bad(BadFrame {
+                    rest: Some((facts::BLOB, _)),
+                    ..
+                }) => Ok(()),
                 Read::Bad(bad) => Err(bad.error),
             })?;
         }

@@ -70,6 +70,16 @@ pub(super) fn walk(dir: &Path) -> Result<Files, PublishError> {
     Ok(walk.files)
 }
 
+/// The first path that is in one listing only, or differs.
+pub(super) fn difference<'a>(one: &'a Files, other: &'a Files) -> Option<&'a RepoPath> {
+    let in_other = one
+        .iter()
+        .find(|(path, found)| other.get(path) != Some(found));
+    in_other
+        .or_else(|| other.iter().find(|(path, _)| !one.contains_key(path)))
+        .map(|(path, _)| path)
+}
+
 struct Walk {
     root: PathBuf,
     ignore: Gitignore,

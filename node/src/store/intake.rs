@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use cairn_protocol::hash::Sha256;
 use sha2::Digest as _;
 
-use super::blob_hasher::BlobHasher;
-use super::pieces::PieceHasher;
 use super::{Digests, StoreError};
 use crate::files::{Files, OpenFile};
+use cairn_protocol::git::BlobHasher;
+use cairn_protocol::piece::PieceHasher;
 
 /// Bytes of a buffer: what BLAKE3 needs for full speed, and still small enough for the caches.
 const BUFFER_BYTES: usize = 256 << 10;
