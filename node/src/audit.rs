@@ -253,8 +253,20 @@ impl Audit<'_> {
         if !self.sound(repo, &hash, "content", Some(path)) {
             return;
         }
-        let Ok(Some(digests)) = self.node.store.digests(&hash) else {
-            return;
+        let digests = match self.node.store.digests(&hash) {
+            Ok(Some(digests)) => digests,
+            Ok(None) => {
+                return self.wrong(
+                    repo,
+                    Some(hash),
+                    "content: it is not stored",
+                    Some(path),
+                    None,
+                );
+            }
+            Err(error) => {
+                return self.wrong(repo, Some(hash), &error.to_string(), Some(path), None);
+            }
         };
         let oid = match (entry.kind, digests.git) {
             (EntryKind::Lfs, _) => entry.sha256.map(|sha256| {
@@ -347,7 +359,13 @@ impl Audit<'_> {
         if !self.sound(repo, hash, what, file) {
             return None;
         }
-        self.node.store.blob(hash).ok()
+        match self.node.store.blob(hash) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.wrong(repo, Some(*hash), &format!("{what}: {error}"), file, None);
+                None
+            }
+        }
     }
 
     /// Reads and hashes a blob once; says of each file that it is bad for.

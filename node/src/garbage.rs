@@ -10,12 +10,27 @@ use cairn_protocol::name::RepoKind;
 use cairn_protocol::record::{Body, Record};
 
 use crate::node::Inner;
+use crate::publish;
 use crate::repos::{Repo, RepoError, manifest_blobs};
 use crate::store::SweepReport;
 
 /// Frees what nothing names; with `dry_run` only says what that would be. Waits for pushes under way.
 pub(crate) fn collect(node: &Inner, dry_run: bool) -> Result<(SweepReport, Kept), RepoError> {
+    // A head that is signed and not yet written names blobs that nothing in the log names. Only a push can
+    // leave one, and a push has a lease: none comes while the store is held.
+    {
+        let _turn = node
+            .publishing
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        publish::settle(node).map_err(|error| RepoError::Damaged(error.to_string()))?;
+    }
     let exclusive = node.store.exclusive();
+    if publish::is_unsettled(node) {
+        return Err(RepoError::Damaged(
+            "a signed head waits to be written: free disk space and try again".to_owned(),
+        ));
+    }
     let live = mark(node)?;
     let before = node.store.stats();
     let report = exclusive.sweep(&live, dry_run)?;

@@ -26,7 +26,7 @@ use crate::node::Inner;
 use crate::repos::RepoError;
 use crate::store::StoreError;
 
-pub(crate) use self::home::finish_signed;
+pub(crate) use self::home::{finish_signed, is_unsettled, settle};
 
 /// What to publish, and where.
 #[derive(Debug, Clone)]
@@ -152,30 +152,27 @@ pub(crate) fn push(
 ) -> Result<Pushed, PublishError> {
     let started = Instant::now();
     let target = check(node, request)?;
+    let author = author(node)?;
+    let message = message(request)?;
     // Held to the end, so that no sweep takes contents that no head names yet.
     let _lease = node.store.lease();
     let files = walk::walk(&request.dir)?;
+    walk::settled(&files);
     if files.is_empty() {
         return Err(PublishError::Invalid(format!(
             "{} holds no files to publish",
             request.dir.display()
         )));
     }
-    let current = home::current(node, &target)?;
-    let contents = contents::import(
-        node,
-        target.kind,
-        &files,
-        current.attributes.as_deref(),
-        progress,
-    )?;
+    let before = home::current(node, &target)?;
+    let contents = contents::import(node, target.kind, &files, before.base_manifest, progress)?;
     if let Some(path) = walk::difference(&files, &walk::walk(&request.dir)?) {
         return Err(PublishError::Changed {
             path: request.dir.join(path.as_str()),
         });
     }
     let mut batch = node.store.batch();
-    let (root, root_manifest) = tree::write(&mut batch, &contents.files)?;
+    let (root, root_manifest) = tree::write(&node.store, &mut batch, &contents.files)?;
 
     // From here on no other push may move a head: the commit's parent is the head it is signed onto.
     let _turn = node
@@ -184,6 +181,9 @@ pub(crate) fn push(
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     home::settle(node)?;
     let current = home::current(node, &target)?;
+    if current.commit != before.commit {
+        return Err(PublishError::Conflict(target.reference.to_string()));
+    }
     let (number, bytes) = contents
         .files
         .values()
@@ -206,13 +206,12 @@ pub(crate) fn push(
         warnings: contents.warnings,
     };
     if current.root_manifest != Some(root_manifest) {
-        let signature = author(node);
         let commit = NewCommit {
             tree: root,
-            parents: current.commit.into_iter().collect(),
-            author: signature.clone(),
-            committer: signature,
-            message: message(request, number)?,
+            parents: current.base.iter().map(|(commit, _)| *commit).collect(),
+            author: author.clone(),
+            committer: author,
+            message: message.unwrap_or_else(|| default_message(number)),
         };
         let object = commit
             .encode()
@@ -222,7 +221,7 @@ pub(crate) fn push(
             commit: oid,
             object: Blake3::of(&object),
             manifest: Some(root_manifest),
-            parents: current.entry.map(Some).into_iter().collect(),
+            parents: current.base.iter().map(|(_, entry)| Some(*entry)).collect(),
         }
         .encode();
         let entry_hash = Blake3::of(&entry);
@@ -240,9 +239,9 @@ pub(crate) fn push(
         pushed.seq = home::sign(node, &target, &current, &change, batch)?;
         pushed.commit = oid;
         pushed.unchanged = false;
-    }
-    if pushed.unchanged && pushed.hashed_bytes > 0 {
-        // Content that had been found damaged may be whole again.
+    } else {
+        // Trees and contents that had been found damaged may be whole again.
+        batch.commit()?;
         node.repos.bump();
     }
     pushed.seconds = started.elapsed().as_secs_f64();
@@ -269,6 +268,14 @@ fn check(node: &Inner, request: &PushRequest) -> Result<Target, PublishError> {
             ));
         }
     }
+    // Whoever asks for a commit by its id must get that commit, not a branch of that name.
+    let short = request.reference.rsplit('/').next().unwrap_or_default();
+    if short.len() == 40 && short.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(PublishError::Invalid(format!(
+            "ref {:?} is named like a commit id: choose another name",
+            request.reference
+        )));
+    }
     let full = if request.reference.starts_with("refs/") {
         request.reference.clone()
     } else {
@@ -281,20 +288,29 @@ fn check(node: &Inner, request: &PushRequest) -> Result<Target, PublishError> {
     })
 }
 
-fn message(request: &PushRequest, files: u64) -> Result<String, PublishError> {
-    let text = match request.message.as_deref().map(str::trim) {
-        Some(text) if !text.is_empty() => text.to_owned(),
-        _ => format!("Push {files} file{}", if files == 1 { "" } else { "s" }),
+fn message(request: &PushRequest) -> Result<Option<String>, PublishError> {
+    let Some(text) = request
+        .message
+        .as_deref()
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+    else {
+        return Ok(None);
     };
-    if text.len() > MESSAGE_BYTES_MAX || text.contains('\0') {
+    // With the line feed that ends it.
+    if text.len() >= MESSAGE_BYTES_MAX || text.contains('\0') {
         return Err(PublishError::Invalid(format!(
-            "the commit message must be at most {MESSAGE_BYTES_MAX} bytes and hold no NUL"
+            "the commit message must be shorter than {MESSAGE_BYTES_MAX} bytes and hold no NUL"
         )));
     }
-    Ok(format!("{text}\n"))
+    Ok(Some(format!("{text}\n")))
 }
 
-fn author(node: &Inner) -> Signature {
+fn default_message(files: u64) -> String {
+    format!("Push {files} file{}\n", if files == 1 { "" } else { "s" })
+}
+
+fn author(node: &Inner) -> Result<Signature, PublishError> {
     let name = node
         .config
         .author_name
@@ -304,10 +320,22 @@ fn author(node: &Inner) -> Signature {
         .config
         .author_email
         .clone()
-        .unwrap_or_else(|| "noreply@cairn.invalid".into());
-    Signature {
+        .unwrap_or_else(|| "noreply@cairn.invalid".to_owned());
+    let is_bad = |text: &str| {
+        text.trim().is_empty()
+            || text
+                .chars()
+                .any(|c| c.is_control() || matches!(c, '<' | '>'))
+    };
+    if is_bad(&name) || is_bad(&email) {
+        return Err(PublishError::Invalid(
+            "author_name and author_email must not be empty, nor hold < > or control characters"
+                .to_owned(),
+        ));
+    }
+    Ok(Signature {
         name,
         email,
         time_s: crate::node::now_s(),
-    }
+    })
 }

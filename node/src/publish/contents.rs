@@ -26,9 +26,9 @@ const ATTRIBUTES: &str = ".gitattributes";
 /// Bytes of one `.gitattributes`; a longer one is refused.
 const ATTRIBUTES_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of small files that are held until they are written in one go.
-const BATCH_BYTES_MAX: u64 = 16 << 20;
+pub(super) const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// A file this young may change again without its times showing it (they move in kernel ticks).
-const SETTLED_NS: i128 = 50_000_000;
+pub(super) const SETTLED_NS: i128 = 50_000_000;
 /// Bytes of a remembered file: 32 + 32 + 1 + 20.
 const REMEMBERED_BYTES: usize = 85;
 
@@ -49,7 +49,7 @@ pub(super) fn import(
     node: &Inner,
     kind: RepoKind,
     files: &Files,
-    kept_attributes: Option<&[u8]>,
+    base_manifest: Option<Blake3>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Contents, PublishError> {
     let total: u64 = files.values().map(|found| found.stamp.size).sum();
@@ -61,7 +61,7 @@ pub(super) fn import(
         contents: Contents::default(),
         done: 0,
     };
-    let added = import.read_attributes(kind, files, kept_attributes)?;
+    let added = import.read_attributes(node, kind, files, base_manifest)?;
     for (path, found) in files {
         let started = import.done;
         let mut report = |bytes: u64| {
@@ -96,17 +96,19 @@ impl Import<'_> {
     /// Takes the folder's rules, and returns the default ones to be added where the root has none.
     fn read_attributes(
         &mut self,
+        node: &Inner,
         kind: RepoKind,
         files: &Files,
-        kept: Option<&[u8]>,
+        base_manifest: Option<Blake3>,
     ) -> Result<Option<(RepoPath, Bytes)>, PublishError> {
         let root: RepoPath = ATTRIBUTES.parse()?;
         let added = if files.contains_key(&root) {
             None
         } else {
-            let bytes = kept.unwrap_or(default_attributes(kind).as_bytes());
-            self.attributes.add("", bytes);
-            Some((root, Bytes::copy_from_slice(bytes)))
+            let kept = kept_attributes(node, base_manifest)?;
+            let bytes = kept.unwrap_or(Bytes::from_static(default_attributes(kind).as_bytes()));
+            self.attributes.add("", &bytes);
+            Some((root, bytes))
         };
         for (path, found) in files {
             let folder = match path.as_str().rsplit_once('/') {
@@ -264,6 +266,17 @@ impl Import<'_> {
     }
 }
 
+/// The rules of the commit before, for a folder that has none: they decided which of its files are LFS.
+fn kept_attributes(node: &Inner, root: Option<Blake3>) -> Result<Option<Bytes>, PublishError> {
+    let Some(root) = root else { return Ok(None) };
+    let reader = node.repos.reader();
+    let found = reader.find(&root, ATTRIBUTES)?;
+    let hash = found
+        .filter(|entry| entry.size.is_some_and(|size| size <= ATTRIBUTES_BYTES_MAX))
+        .and_then(|entry| entry.blake3);
+    Ok(hash.map(|hash| reader.blob(&hash)).transpose()?)
+}
+
 /// Reads back what [`Import::remember`] wrote, if the file is still as it was then.
 fn recall(value: &[u8], found: &Found) -> Option<Stored> {
     let (stamp, facts) = value.split_at_checked(32)?;
@@ -324,7 +337,7 @@ fn stamp_digest(stamp: &Stamp) -> [u8; 32] {
     *Blake3::of(&bytes).as_bytes()
 }
 
-fn now_ns() -> i128 {
+pub(super) fn now_ns() -> i128 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| {

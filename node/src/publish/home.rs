@@ -14,8 +14,8 @@ use crate::node::{Inner, now_s};
 use crate::repos::RepoError;
 use crate::store::{Batch, StoreError};
 
-/// Bytes of a kept `.gitattributes` that a push reads.
-const ATTRIBUTES_BYTES_MAX: u64 = 1 << 20;
+/// The branch that new ones begin at, and whose card is the repository's.
+const DEFAULT_REF: &str = "refs/heads/main";
 
 /// Where a repository and the pushed ref stand.
 #[derive(Debug, Default)]
@@ -23,9 +23,11 @@ pub(super) struct Current {
     pub(super) repository: Option<RepositoryId>,
     pub(super) head: Option<HeadFacts>,
     pub(super) commit: Option<GitOid>,
-    pub(super) entry: Option<Blake3>,
     pub(super) root_manifest: Option<Blake3>,
-    pub(super) attributes: Option<Vec<u8>>,
+    /// What the next commit goes onto, and its commit entry: the ref's, or the default branch's for a new ref.
+    pub(super) base: Option<(GitOid, Blake3)>,
+    /// Root manifest of that.
+    pub(super) base_manifest: Option<Blake3>,
     refs: Refs,
 }
 
@@ -77,26 +79,19 @@ pub(super) fn current(node: &Inner, target: &Target) -> Result<Current, PublishE
     if let Some(head) = &current.head {
         current.refs = reader.refs(&head.body.refs)?;
     }
-    if let Some(at) = current.refs.0.get(&target.reference) {
+    let base = current
+        .refs
+        .0
+        .get(&target.reference)
+        .or_else(|| current.refs.0.get(DEFAULT_REF));
+    if let Some(at) = base {
         let entry = reader.commit_entry(&at.entry)?;
-        (current.commit, current.entry) = (Some(entry.commit), Some(at.entry));
-        current.root_manifest = entry.manifest;
-        current.attributes = kept_attributes(node, entry.manifest)?;
+        (current.base, current.base_manifest) = (Some((entry.commit, at.entry)), entry.manifest);
+        if current.refs.0.contains_key(&target.reference) {
+            (current.commit, current.root_manifest) = (Some(entry.commit), entry.manifest);
+        }
     }
     Ok(current)
-}
-
-fn kept_attributes(node: &Inner, root: Option<Blake3>) -> Result<Option<Vec<u8>>, PublishError> {
-    let Some(root) = root else { return Ok(None) };
-    let reader = node.repos.reader();
-    let found = reader.find(&root, ".gitattributes")?;
-    let Some(hash) = found
-        .filter(|entry| entry.size.is_some_and(|size| size <= ATTRIBUTES_BYTES_MAX))
-        .and_then(|entry| entry.blake3)
-    else {
-        return Ok(None);
-    };
-    Ok(Some(reader.blob(&hash)?.to_vec()))
 }
 
 /// Signs the change and the head that takes it in, each durable before the next; returns the head's seq.
@@ -117,6 +112,16 @@ pub(super) fn sign(
 
     let mut records = Vec::new();
     let (epoch, home) = (node.epoch(), &node.keys.node);
+    let is_home = node.repos.ledger(|ledger| {
+        ledger
+            .namespace(&node.namespace)
+            .is_some_and(|view| view.body.home == home.public())
+    });
+    if !is_home {
+        return Err(PublishError::Invalid(
+            "this node's key is not the home of its namespace: restore keys/node.key".to_owned(),
+        ));
+    }
     let repository = match current.repository {
         Some(repository) => repository,
         None => create(node, target, epoch, &mut records)?,
@@ -152,7 +157,7 @@ pub(super) fn sign(
     let link = next.ok_or_else(|| PublishError::Frozen(full_name(node, target)))?;
     let seq = link.seq;
     let card = match (target.reference.to_string().as_str(), &current.head) {
-        ("refs/heads/main", _) | (_, None) => head_card(&change.card, change.card_text),
+        (DEFAULT_REF, _) | (_, None) => head_card(&change.card, change.card_text),
         (_, Some(head)) => head.body.card.clone(),
     };
     let head = make(
@@ -186,10 +191,15 @@ pub(super) fn sign(
     Ok(seq)
 }
 
+/// Whether a head was signed that is not in the log.
+pub(crate) fn is_unsettled(node: &Inner) -> bool {
+    unsettled(node).is_some()
+}
+
 /// Takes in a head that was journaled and could not be written after that, as on a full disk.
 ///
 /// Its seq is spent: signing another one for it would be equivocation. The caller holds the turn to publish.
-pub(super) fn settle(node: &Inner) -> Result<(), PublishError> {
+pub(crate) fn settle(node: &Inner) -> Result<(), PublishError> {
     let mut waiting = unsettled(node);
     if let Some(head) = &*waiting {
         take_head(node, head)?;
@@ -238,7 +248,15 @@ pub(crate) fn finish_signed(
         });
         if !known {
             tracing::info!(head = %head.id(), "taking in a head that was signed before a crash");
-            take_head(node, &head)?;
+            *unsettled(node) = Some(head);
+            match settle(node) {
+                // It is taken in by the next push, or the next start: readers need not wait for that.
+                Err(PublishError::Store(error)) => {
+                    tracing::warn!(%error, "the head could not be written yet");
+                    return Ok(());
+                }
+                settled => settled?,
+            }
         }
     }
     Ok(())

@@ -10,7 +10,8 @@ use cairn_protocol::path::RepoPath;
 use cairn_protocol::pointer::Pointer;
 
 use super::PublishError;
-use crate::store::Batch;
+use super::contents::BATCH_BYTES_MAX;
+use crate::store::{Batch, Store};
 
 /// One file of the commit, its content stored.
 #[derive(Debug, Clone)]
@@ -31,6 +32,7 @@ struct Folder<'a> {
 
 /// Puts every tree and manifest into the batch; returns the root tree's oid and the root manifest's hash.
 pub(super) fn write(
+    store: &Store,
     batch: &mut Batch,
     files: &BTreeMap<RepoPath, Stored>,
 ) -> Result<(GitOid, Blake3), PublishError> {
@@ -48,10 +50,11 @@ pub(super) fn write(
             });
         folder.files.insert(name, stored);
     }
-    write_folder(batch, &root, "")
+    write_folder(store, batch, &root, "")
 }
 
 fn write_folder(
+    store: &Store,
     batch: &mut Batch,
     folder: &Folder<'_>,
     path: &str,
@@ -64,7 +67,7 @@ fn write_folder(
     }
     let mut entries = Vec::with_capacity(folder.files.len() + folder.folders.len());
     for (name, below) in &folder.folders {
-        let (oid, manifest) = write_folder(batch, below, &format!("{path}{name}/"))?;
+        let (oid, manifest) = write_folder(store, batch, below, &format!("{path}{name}/"))?;
         let mode = Mode::Directory.octal();
         let entry = ManifestEntry::new(*name, mode, oid, EntryKind::Directory);
         entries.push(ManifestEntry {
@@ -109,5 +112,8 @@ fn write_folder(
     let oid = object_oid(ObjectKind::Tree, &bytes);
     let manifest = Manifest::new(Blake3::of(&bytes), entries).map_err(|error| invalid(&error))?;
     batch.put(bytes.into());
+    if batch.len_bytes() > BATCH_BYTES_MAX {
+        std::mem::replace(batch, store.batch()).commit()?;
+    }
     Ok((oid, batch.put(manifest.encode().into())))
 }

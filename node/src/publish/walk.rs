@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cairn_protocol::limits::COMMIT_FILES_MAX;
 use cairn_protocol::path::{RepoPath, fold};
 use ignore::gitignore::Gitignore;
 
 use super::PublishError;
+use super::contents::{SETTLED_NS, now_ns};
 
 /// What the file system said of a file: if none of it changed, its bytes did not either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub(super) struct Found {
 /// Files by their path in the repository, in path order.
 pub(super) type Files = BTreeMap<RepoPath, Found>;
 
-/// Lists a folder: `.git` and `.cache/huggingface` folders and what the root's `.gitignore` names are left
+/// Lists a folder: `.git` and `.cache/huggingface` at any depth and what the root's `.gitignore` names are left
 /// out, as the hub's own clients do. Links are followed within the folder only.
 pub(super) fn walk(dir: &Path) -> Result<Files, PublishError> {
     let root = fs::canonicalize(dir).map_err(|source| PublishError::read(dir, source))?;
@@ -68,6 +70,20 @@ pub(super) fn walk(dir: &Path) -> Result<Files, PublishError> {
     };
     walk.folder(&walk.root.clone(), "")?;
     Ok(walk.files)
+}
+
+/// Waits until every file is older than the kernel's clock ticks, a fraction of a second at most, so that a
+/// later change of any of them shows in its times.
+pub(super) fn settled(files: &Files) {
+    let newest = files
+        .values()
+        .map(|f| f.stamp.mtime_ns.max(f.stamp.ctime_ns))
+        .max();
+    let Some(newest) = newest else { return };
+    let left = newest + SETTLED_NS - now_ns();
+    if (1..=SETTLED_NS).contains(&left) {
+        std::thread::sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
+    }
 }
 
 /// The first path that is in one listing only, or differs.
@@ -104,9 +120,11 @@ impl Walk {
             let path = format!("{prefix}{name}");
             let link = fs::symlink_metadata(&source)
                 .map_err(|source_error| PublishError::read(&source, source_error))?;
+            if is_left_out(&path) {
+                continue;
+            }
             if link.is_dir() {
-                let skipped = name == ".git" || path == ".cache/huggingface";
-                if !skipped && !self.ignore.matched(&source, true).is_ignore() {
+                if !self.ignore.matched(&source, true).is_ignore() {
                     check(&path)?;
                     self.fold(&path)?;
                     self.folder(&source, &format!("{path}/"))?;
@@ -131,6 +149,15 @@ impl Walk {
                 return Err(refuse(
                     "it is a symbolic link out of the folder; copy the file in",
                 ));
+            }
+            let inside = target.strip_prefix(&self.root).unwrap_or(&target);
+            if inside.to_str().is_none_or(is_left_out)
+                || self
+                    .ignore
+                    .matched_path_or_any_parents(&target, false)
+                    .is_ignore()
+            {
+                return Err(refuse("it is a symbolic link to a file that is left out"));
             }
             let metadata =
                 fs::metadata(&target).map_err(|error| PublishError::read(&source, error))?;
@@ -177,6 +204,19 @@ impl Walk {
             None => Ok(()),
         }
     }
+}
+
+/// What the hub's clients leave out, too: git's own files and download caches, at any depth.
+fn is_left_out(path: &str) -> bool {
+    let mut components = path.split('/').peekable();
+    while let Some(component) = components.next() {
+        if component == ".git"
+            || (component == ".cache" && components.peek() == Some(&"huggingface"))
+        {
+            return true;
+        }
+    }
+    false
 }
 
 fn check(path: &str) -> Result<RepoPath, PublishError> {

@@ -9,8 +9,8 @@ use cairn_protocol::entry::CommitEntry;
 use cairn_protocol::hash::{Blake3, RepositoryId};
 use cairn_protocol::manifest::{EntryKind as ManifestKind, Manifest, ManifestEntry};
 use cairn_protocol::refs::Refs;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::RepoError;
 use super::history::History;
@@ -19,7 +19,7 @@ use crate::store::Store;
 /// Bytes of parsed manifests kept; the least useful are dropped beyond it.
 const MANIFEST_CACHE_BYTES: u64 = 32 << 20;
 /// Bytes of histories kept; the least useful are dropped beyond it and walked again when asked for.
-const HISTORY_CACHE_BYTES: u64 = 32 << 20;
+const HISTORY_CACHE_BYTES: u64 = 64 << 20;
 /// Bytes that one manifest entry is reckoned to take in memory.
 const ENTRY_BYTES: u64 = 320;
 
@@ -53,8 +53,8 @@ impl Reader {
     pub(crate) fn new(store: Store) -> Self {
         Self {
             store,
-            manifests: Cache::with_weighter(4096, MANIFEST_CACHE_BYTES, ManifestWeight),
-            histories: Cache::with_weighter(1024, HISTORY_CACHE_BYTES, HistoryWeight),
+            manifests: cache(MANIFEST_CACHE_BYTES, ManifestWeight),
+            histories: cache(HISTORY_CACHE_BYTES, HistoryWeight),
         }
     }
 
@@ -133,6 +133,27 @@ impl Reader {
             .insert(repository, (refs_hash, Arc::clone(&history)));
         Ok(history)
     }
+}
+
+/// A cache of one shard: several would each refuse what is larger than their part of the bound.
+fn cache<K, V, W>(bytes: u64, weighter: W) -> Cache<K, V, W>
+where
+    K: Eq + std::hash::Hash + Clone,
+    V: Clone,
+    W: Weighter<K, V> + Clone,
+{
+    let options = OptionsBuilder::new()
+        .shards(1)
+        .estimated_items_capacity(1024)
+        .weight_capacity(bytes)
+        .build()
+        .expect("invariant: both capacities are given");
+    Cache::with_options(
+        options,
+        weighter,
+        DefaultHashBuilder::default(),
+        DefaultLifecycle::default(),
+    )
 }
 
 pub(crate) fn damaged(what: &str, hash: &Blake3, error: &dyn std::fmt::Display) -> RepoError {

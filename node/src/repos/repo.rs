@@ -223,6 +223,12 @@ impl Repo {
         } else {
             revision
         };
+        if let Ok(oid) = revision.parse::<GitOid>() {
+            let history = self.history()?;
+            if let Some(index) = history.index_of(&oid) {
+                return self.open(history.entry(index));
+            }
+        }
         let refs = self.refs_blob()?;
         let candidates = [
             name.to_owned(),
