@@ -11,7 +11,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CONNECTION, ORIGIN,
+    TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -99,6 +100,13 @@ async fn answer(mut router: Router, mut request: Request, url_bytes_max: usize) 
     if length > url_bytes_max {
         return ApiError::url_too_long(url_bytes_max).into_response();
     }
+    if is_framed_oddly(&request) {
+        let mut response =
+            ApiError::bad_request("Transfer-Encoding must be chunked, or absent").into_response();
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+        return response;
+    }
     if request.method() == Method::OPTIONS {
         return preflight();
     }
@@ -108,6 +116,17 @@ async fn answer(mut router: Router, mut request: Request, url_bytes_max: usize) 
     match router.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
+    }
+}
+
+/// Whether a proxy before us may see another end of the body than we do.
+fn is_framed_oddly(request: &Request) -> bool {
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(only), None) => !is_plain(only),
+        _ => true,
     }
 }
 
@@ -191,6 +210,27 @@ mod tests {
     fn doubled_slashes_collapse_and_the_query_stays() {
         let uri: Uri = "http://h//datasets///a?x=//y".parse().unwrap();
         assert_eq!(collapsed(&uri), "http://h/datasets/a?x=//y");
+    }
+
+    #[test]
+    fn one_plain_chunked_is_the_only_coding() {
+        let is_odd = |codings: &[&str]| {
+            let mut request = Request::new(Body::empty());
+            for coding in codings {
+                let coding = coding.parse().unwrap();
+                request.headers_mut().append(TRANSFER_ENCODING, coding);
+            }
+            is_framed_oddly(&request)
+        };
+        assert!(!is_odd(&[]));
+        assert!(!is_odd(&["Chunked"]));
+        for odd in [
+            &["chunked, chunked"][..],
+            &["chunked", "chunked"],
+            &["gzip, chunked"],
+        ] {
+            assert!(is_odd(odd), "{odd:?}");
+        }
     }
 
     #[test]
