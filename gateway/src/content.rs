@@ -61,8 +61,8 @@ enum Loaded {
 
 /// Finds a file of a repository and makes its answer.
 fn load(gateway: &Gateway, path: &str, query: Option<&str>) -> Result<Loaded, ApiError> {
-    // No file has an empty name: a doubled slash or one at the end names nothing here.
-    if path.contains("//") || path.ends_with('/') {
+    // No file has an empty name: a slash at the end names nothing here.
+    if path.ends_with('/') {
         return Err(ApiError::no_route());
     }
     let segments = url::segments(path)?;
