@@ -40,13 +40,13 @@ use tokio_util::task::AbortOnDropHandle;
 /// Slices below this are written as they are: a look-up and a call of their own would cost more.
 const SLICE_BYTES_MIN: usize = 16 << 10;
 /// Bytes that one `sendfile` is asked for, and that are known to be in memory before it.
-const CHUNK_BYTES: u64 = 1 << 20;
-/// Bytes between two probes of a chunk: the kernel reads ahead in runs at least this long.
-const PROBE_BYTES: u64 = 128 << 10;
+const CHUNK_BYTES: u64 = 2 << 20;
+/// Bytes between two probes of a chunk: about the runs in which the kernel reads and forgets.
+const PROBE_BYTES: u64 = 256 << 10;
 /// Bytes asked of the disk ahead of a cold reader.
 const AHEAD_BYTES: u64 = 8 << 20;
 /// Bytes sent in one go before other tasks of the worker get their turn.
-const BURST_BYTES: usize = 4 << 20;
+const BURST_BYTES: usize = 16 << 20;
 /// Cold reads that run at a time; further ones wait for one to end.
 static COLD_READS: Semaphore = Semaphore::const_new(16);
 
@@ -232,8 +232,14 @@ impl ReadAhead {
 
     /// Asks the disk for more when a cold transfer has used up half of what was asked before.
     fn keep_ahead(&mut self, place: &Place, end: u64) {
-        let cold = self.asked_until > place.offset;
-        if !cold || self.asked_until >= end || self.asked_until - place.offset > AHEAD_BYTES / 2 {
+        let is_cold = self.asked_until > place.offset;
+        if !is_cold || self.asked_until >= end || self.asked_until - place.offset > AHEAD_BYTES / 2
+        {
+            return;
+        }
+        if is_resident(&place.file, self.asked_until, 1) {
+            // Only a part of the file was cold.
+            self.asked_until = 0;
             return;
         }
         // Where all places are taken the transfer meets a cold chunk, and waits in their queue.
