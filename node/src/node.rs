@@ -175,11 +175,7 @@ impl Node {
 
     /// Opens content for reading; [`StoreError::Damaged`] and [`StoreError::Absent`] are answers, not faults.
     pub fn content(&self, hash: &Blake3) -> Result<Content, StoreError> {
-        let content = self.inner.store.content(hash);
-        if matches!(content, Err(StoreError::Damaged { .. })) {
-            self.inner.repos.bump();
-        }
-        content
+        self.inner.store.content(hash)
     }
 
     /// Publishes a folder; returns when the head is durable, signed, and seen by the next read.

@@ -151,7 +151,8 @@ impl Repos {
     /// Rises whenever any name or head changes and whenever content is found damaged or healed: a cache
     /// keyed by it never shows the past.
     pub fn generation(&self) -> u64 {
-        self.inner.generation.load(Ordering::Acquire)
+        // Both only rise, so their sum does at every change of either.
+        self.inner.generation.load(Ordering::Acquire) + self.inner.reader.alarms()
     }
 
     pub(crate) fn reader(&self) -> &Arc<Reader> {

@@ -515,6 +515,11 @@ impl Store {
         self.inner.index.stats()
     }
 
+    /// Rises whenever content is found damaged: what was handed out before may be what it is about.
+    pub fn alarms(&self) -> u64 {
+        self.inner.index.alarms()
+    }
+
     /// A named map of small values that may be lost at any time.
     pub fn view(&self, name: &str) -> View {
         View {

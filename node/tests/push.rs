@@ -406,7 +406,10 @@ fn verify_is_clean_gc_keeps_what_is_named_and_frees_what_is_not() {
 fn a_collection_reads_large_manifests_of_a_reopened_node() {
     let fixture = Fixture::new();
     for number in 0..1_500 {
-        fixture.write(&format!("many/{number}.txt"), format!("{number}\n").as_bytes());
+        fixture.write(
+            &format!("many/{number}.txt"),
+            format!("{number}\n").as_bytes(),
+        );
     }
     fixture.push(&fixture.node());
     let node = fixture.node();
@@ -422,12 +425,21 @@ fn a_new_branch_begins_at_main_and_none_is_named_like_a_commit() {
     let node = fixture.node();
     let main = fixture.push(&node);
     fixture.write("extra.txt", b"more\n");
-    let request = PushRequest { reference: "next".to_owned(), ..fixture.request() };
+    let request = PushRequest {
+        reference: "next".to_owned(),
+        ..fixture.request()
+    };
     node.push(&request, &mut |_| {}).unwrap();
     let commit = repo(&node, "local/tiny").commit("next").unwrap();
     assert_eq!(commit.info().parents, [main.commit]);
-    let request = PushRequest { reference: main.commit.to_hex(), ..fixture.request() };
-    assert!(matches!(node.push(&request, &mut |_| {}), Err(PublishError::Invalid(_))));
+    let request = PushRequest {
+        reference: main.commit.to_hex(),
+        ..fixture.request()
+    };
+    assert!(matches!(
+        node.push(&request, &mut |_| {}),
+        Err(PublishError::Invalid(_))
+    ));
 }
 
 #[test]
@@ -439,7 +451,10 @@ fn a_lost_key_is_never_replaced() {
         let bytes = fs::read(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let refused = Node::spawn(Config::new(fixture.data.path()));
-        assert!(matches!(refused, Err(SpawnError::Key { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(SpawnError::Key { .. })),
+            "{refused:?}"
+        );
         assert!(!path.exists());
         fs::write(&path, bytes).unwrap();
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -453,16 +468,26 @@ fn damage_is_named_by_file_and_healed_by_pushing_the_same_folder() {
     let needle = b"a needle that stands once in the log, and nowhere else in it";
     fixture.write("needle.txt", needle);
     fixture.push(&fixture.node());
-    let segment = fs::read_dir(fixture.data.path().join("log")).unwrap().next().unwrap().unwrap();
+    let segment = fs::read_dir(fixture.data.path().join("log"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
     let mut bytes = fs::read(segment.path()).unwrap();
-    let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
+    let at = bytes
+        .windows(needle.len())
+        .position(|window| window == needle)
+        .unwrap();
     bytes[at + 7] ^= 1;
     fs::write(segment.path(), bytes).unwrap();
     let node = fixture.node();
     let verify = || execute(&node, Request::Verify { repo: None }, &mut |_| {}).unwrap();
     let found = verify();
     let names = |damage: &serde_json::Value| damage["file"] == "needle.txt";
-    assert!(found["damaged"].as_array().unwrap().iter().any(names), "{found}");
+    assert!(
+        found["damaged"].as_array().unwrap().iter().any(names),
+        "{found}"
+    );
     fixture.push(&node);
     assert_eq!(verify()["damaged"], serde_json::json!([]));
     let commit = repo(&node, "local/tiny").commit("main").unwrap();

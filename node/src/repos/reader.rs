@@ -58,6 +58,10 @@ impl Reader {
         }
     }
 
+    pub(crate) fn alarms(&self) -> u64 {
+        self.store.alarms()
+    }
+
     pub(crate) fn blob(&self, hash: &Blake3) -> Result<Bytes, RepoError> {
         Ok(self.store.blob(hash)?)
     }

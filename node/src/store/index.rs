@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_protocol::hash::Blake3;
 use parking_lot::RwLock;
@@ -61,6 +62,8 @@ impl Found {
 #[derive(Debug)]
 pub(super) struct Index {
     pub(super) folder: Folder,
+    /// Times that something was found damaged since the start.
+    alarms: Arc<AtomicU64>,
     state: RwLock<State>,
     open: Cache<u32, OpenFile>,
     pub(super) views: ViewSlot,
@@ -68,6 +71,7 @@ pub(super) struct Index {
 
 #[derive(Debug, Default)]
 struct State {
+    alarms: Arc<AtomicU64>,
     /// Fingerprints of the keys in each segment, the first segment first.
     segments: Vec<Fingerprints>,
     /// Where the keys stand that the views may not know yet.
@@ -135,6 +139,7 @@ impl State {
             }
             Said::Damaged { hash, size } => {
                 self.damaged.insert(*hash);
+                self.alarms.fetch_add(1, Ordering::AcqRel);
                 self.blobs = self.blobs.saturating_sub(1);
                 self.blob_bytes = self.blob_bytes.saturating_sub(*size);
                 if *size >= cairn_protocol::limits::FLAT_BYTES_MIN {
@@ -173,9 +178,11 @@ impl State {
 
 impl Index {
     pub(super) fn new(folder: Folder, views: ViewSlot) -> Self {
+        let state = State::default();
         Self {
             folder,
-            state: RwLock::default(),
+            alarms: Arc::clone(&state.alarms),
+            state: RwLock::new(state),
             open: Cache::new(OPEN_SEGMENTS_MAX),
             views,
         }
@@ -257,6 +264,12 @@ impl Index {
     /// Takes note, in memory alone, that a blob does not match its hash.
     pub(super) fn set_damaged(&self, hash: &Blake3) {
         self.state.write().damaged.insert(*hash);
+        self.alarms.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Rises whenever something is found damaged.
+    pub(super) fn alarms(&self) -> u64 {
+        self.alarms.load(Ordering::Acquire)
     }
 
     /// All blobs that are known not to match their hash.
