@@ -205,7 +205,11 @@ pub(crate) fn push(
         unchanged: true,
         warnings: contents.warnings,
     };
-    if current.root_manifest != Some(root_manifest) {
+    if current.root_manifest == Some(root_manifest) {
+        // Trees and contents that had been found damaged may be whole again.
+        batch.commit()?;
+        node.repos.bump();
+    } else {
         let commit = NewCommit {
             tree: root,
             parents: current.base.iter().map(|(commit, _)| *commit).collect(),
@@ -239,10 +243,6 @@ pub(crate) fn push(
         pushed.seq = home::sign(node, &target, &current, &change, batch)?;
         pushed.commit = oid;
         pushed.unchanged = false;
-    } else {
-        // Trees and contents that had been found damaged may be whole again.
-        batch.commit()?;
-        node.repos.bump();
     }
     pushed.seconds = started.elapsed().as_secs_f64();
     Ok(pushed)
