@@ -157,7 +157,7 @@ pub fn execute(
         Request::Unpin { repo } => pin(node, &repo, false),
         Request::Gc { dry_run } => {
             let (report, kept) =
-                garbage::collect(inner, dry_run).map_err(|error| failed(&error))?;
+                garbage::collect(inner, dry_run, progress).map_err(|error| failed(&error))?;
             inner.repos.bump();
             Ok(json!({
                 "dry_run": dry_run, "blobs": report.blobs, "bytes": report.bytes,
@@ -165,7 +165,7 @@ pub fn execute(
                 "kept_blobs": kept.blobs, "kept_bytes": kept.bytes,
             }))
         }
-        Request::Doctor { rebuild } => Ok(doctor(inner, rebuild)),
+        Request::Doctor { rebuild } => Ok(doctor(inner, rebuild, progress)),
         Request::Keys => Ok(json!({
             "node": inner.keys.node.public().to_string(),
             "peer_id": inner.keys.peer_id,
@@ -375,8 +375,13 @@ fn pin(node: &Node, repo: &str, pinned: bool) -> Result<Value, Failure> {
 }
 
 /// Says of each part of the data folder whether it is in order.
-fn doctor(node: &Inner, rebuild: bool) -> Value {
+fn doctor(node: &Inner, rebuild: bool, progress: &mut dyn FnMut(Progress)) -> Value {
     if rebuild {
+        progress(Progress {
+            what: "rebuilding the views".to_owned(),
+            done: 0,
+            total: 0,
+        });
         node.store.rebuild_views();
     }
     let stats = node.store.stats();

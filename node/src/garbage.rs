@@ -9,13 +9,18 @@ use cairn_protocol::hash::Blake3;
 use cairn_protocol::name::RepoKind;
 use cairn_protocol::record::{Body, Record};
 
+use crate::control::Progress;
 use crate::node::Inner;
 use crate::publish;
 use crate::repos::{Repo, RepoError, manifest_blobs};
 use crate::store::SweepReport;
 
 /// Frees what nothing names; with `dry_run` only says what that would be. Waits for pushes under way.
-pub(crate) fn collect(node: &Inner, dry_run: bool) -> Result<(SweepReport, Kept), RepoError> {
+pub(crate) fn collect(
+    node: &Inner,
+    dry_run: bool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(SweepReport, Kept), RepoError> {
     // A head that is signed and not yet written names blobs that nothing in the log names. Only a push can
     // leave one, and a push has a lease: none comes while the store is held.
     {
@@ -31,7 +36,12 @@ pub(crate) fn collect(node: &Inner, dry_run: bool) -> Result<(SweepReport, Kept)
             "a signed head waits to be written: free disk space and try again".to_owned(),
         ));
     }
-    let live = mark(node)?;
+    let live = mark(node, progress)?;
+    progress(Progress {
+        what: "sweeping".to_owned(),
+        done: 0,
+        total: 0,
+    });
     let before = node.store.stats();
     let report = exclusive.sweep(&live, dry_run)?;
     let kept = Kept {
@@ -49,7 +59,7 @@ pub(crate) struct Kept {
 }
 
 /// Every blob that a head reaches: refs blobs, commits with their history, trees, manifests, contents, cards.
-fn mark(node: &Inner) -> Result<HashSet<Blake3>, RepoError> {
+fn mark(node: &Inner, progress: &mut dyn FnMut(Progress)) -> Result<HashSet<Blake3>, RepoError> {
     let mut live = HashSet::new();
     // The refs blobs of older heads stay too: `verify` follows the whole chain.
     node.store.records(&mut |envelope| {
@@ -60,11 +70,18 @@ fn mark(node: &Inner) -> Result<HashSet<Blake3>, RepoError> {
             live.extend(head.card.text);
         }
     })?;
-    for repo in RepoKind::ALL
+    let repos: Vec<Repo> = RepoKind::ALL
         .into_iter()
         .flat_map(|kind| node.repos.list(kind))
-    {
-        mark_repo(node, &repo, &mut live)?;
+        .collect();
+    for (done, repo) in repos.iter().enumerate() {
+        let what = format!("marking {}", repo.full_name());
+        progress(Progress {
+            what,
+            done: done as u64,
+            total: repos.len() as u64,
+        });
+        mark_repo(node, repo, &mut live)?;
     }
     Ok(live)
 }
