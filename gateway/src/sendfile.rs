@@ -91,10 +91,12 @@ impl AsRef<[u8]> for Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         let start = self.map.as_ptr() as usize;
-        REGIONS
+        let region = REGIONS
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&start);
+        // Closing a file can take long: every stream's look-ups would wait for it.
+        drop(region);
     }
 }
 
