@@ -232,6 +232,13 @@ impl ReadAhead {
         }
     }
 
+    /// Has the next bytes probed anew.
+    fn forget(&mut self) {
+        if let Some((_, part)) = &mut self.ready {
+            *part = 0..0;
+        }
+    }
+
     /// Asks the disk for more when a cold transfer has used up half of what was asked before.
     fn keep_ahead(&mut self, place: &Place, end: u64) {
         let cold = self.asked_until > place.offset;
@@ -301,6 +308,14 @@ fn read_through(file: &File, mut offset: u64, len: u64) {
     }
 }
 
+/// Whether a call is to be made again: the socket is full, or a signal came in between.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
 /// What a [`FileStream`] tells about the bytes that pass it.
 pub(crate) trait Watch: Send + Sync {
     /// Bytes came in.
@@ -366,7 +381,7 @@ impl<W: Watch> FileStream<W> {
                 )?)
             });
             match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_passing(&error) => {}
                 sent => return Poll::Ready(sent),
             }
         }
@@ -397,7 +412,9 @@ impl<W: Watch> FileStream<W> {
                 )?)
             });
             match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Who waits long for its peer may find the pages gone again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ahead.forget(),
+                Err(error) if is_passing(&error) => {}
                 Ok(0) => {
                     let error = "the file ended before its expected size";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)));
