@@ -8,7 +8,7 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cairn_node::repos::RepoError;
@@ -118,6 +118,7 @@ impl ApiError {
             StatusCode::REQUEST_TIMEOUT,
             "The request's body did not arrive in time",
         )
+        .header(CONNECTION, HeaderValue::from_static("close"))
     }
 
     pub(crate) fn body_broken(source: axum::Error) -> Self {
