@@ -76,7 +76,7 @@ impl Pairs {
         Self(
             form_urlencoded::parse(text)
                 .map(|(name, value)| {
-                    let name = name.strip_suffix("[]").unwrap_or(&name).to_owned();
+                    let name = name.trim_end_matches("[]").to_owned();
                     (name, value.into_owned())
                 })
                 .collect(),
