@@ -175,12 +175,25 @@ impl Documents {
         if path.len() > KEPT_PATH_BYTES_MAX {
             return;
         }
-        // What an older generation left can't be asked for again, and keeps files open.
+        self.retire(generation);
+        let key = Key {
+            generation,
+            path: path.into(),
+        };
+        if self.newest.load(Ordering::Relaxed) == generation {
+            self.cache.insert(key.clone(), document);
+        }
+        // Another thread may have cleared the cache in between.
+        if self.newest.load(Ordering::Relaxed) != generation {
+            self.cache.remove(&key);
+        }
+    }
+
+    /// Drops what generations before this one left: it can't be asked for again, and keeps files open.
+    pub(crate) fn retire(&self, generation: u64) {
         if self.newest.fetch_max(generation, Ordering::Relaxed) < generation {
             self.cache.clear();
         }
-        let path = path.into();
-        self.cache.insert(Key { generation, path }, document);
     }
 }
 
@@ -222,6 +235,9 @@ mod tests {
         // A late answer of the past is not asked for, and throws nothing away.
         documents.put(1, "/a", document(10));
         assert!(documents.get(2, "/b").is_some());
+        assert!(documents.get(1, "/a").is_none(), "nor is it kept");
+        documents.retire(3);
+        assert_eq!(documents.count(), 0);
     }
 
     #[test]

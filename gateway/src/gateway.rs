@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::ApiError;
 use crate::{content, entry, hub, metrics, server};
 
-/// Time between two rounds that take up metric samples.
+/// Time between two rounds of upkeep.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 
 /// Serves one node over HTTP; cheap to clone.
@@ -55,9 +55,10 @@ impl Gateway {
     /// None at the moment: a failed accept is tried again, with a pause.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
         let config = self.inner.config.clone();
+        let upkeep = upkeep(self.clone());
         let serving = server::serve(listener, entry::service(self), &config, shutdown);
         tokio::select! {
-            () = upkeep() => Ok(()),
+            () = upkeep => Ok(()),
             served = serving => served,
         }
     }
@@ -101,11 +102,19 @@ impl Gateway {
     }
 }
 
-/// Takes up metric samples for ever.
-async fn upkeep() {
+/// Takes up metric samples, and lets go of answers nobody can ask for any more, for ever.
+async fn upkeep(gateway: Gateway) {
     let mut period = tokio::time::interval(UPKEEP_PERIOD);
     loop {
         period.tick().await;
         metrics::upkeep();
+        let gateway = gateway.clone();
+        let retired = tokio::task::spawn_blocking(move || {
+            let generation = gateway.node().repos().generation();
+            gateway.documents().retire(generation);
+        });
+        if let Err(error) = retired.await {
+            tracing::error!(%error, "old answers could not be dropped");
+        }
     }
 }
