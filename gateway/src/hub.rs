@@ -73,7 +73,7 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Reply
         Bytes::new()
     };
     let question = Question {
-        asked: Asked::new(&parts.uri, &parts.headers, config.public_url.as_deref()),
+        asked: Asked::new(&parts.uri, &parts.headers, config.public_url.as_deref())?,
         is_json: parts
             .headers
             .get(CONTENT_TYPE)
