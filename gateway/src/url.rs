@@ -165,6 +165,18 @@ impl Asked {
         })
     }
 
+    /// The same with another revision, which stands as `count` segments before the last `after` ones.
+    pub(crate) fn with_revision(&self, revision: &str, count: usize, after: usize) -> Self {
+        let segments: Vec<_> = self.path.split('/').filter(|raw| !raw.is_empty()).collect();
+        let end = segments.len().saturating_sub(after);
+        let start = end.saturating_sub(count);
+        let path = [&segments[..start], &[revision], &segments[end..]].concat();
+        Self {
+            path: format!("/{}", path.join("/")),
+            ..self.clone()
+        }
+    }
+
     /// A `Link` value to the page of this request that a changed parameter gives.
     pub(crate) fn next_page(&self, name: &str, value: &str) -> String {
         let query = self.query.with(name, value);
@@ -266,6 +278,32 @@ mod tests {
                 pairs.0.iter().filter(|(name, _)| name != "cursor").cloned().collect::<Vec<_>>()
             };
             prop_assert_eq!(kept(&again), kept(&asked.query));
+        }
+    }
+
+    #[test]
+    fn a_revision_is_replaced_where_it_stands() {
+        let asked = |path: &str| {
+            let uri = path.parse().unwrap();
+            Asked::new(&uri, &HeaderMap::new(), Some("http://h")).unwrap()
+        };
+        for (path, count, after, expected) in [
+            ("/api/models/a/b/tree/main", 1, 0, "/api/models/a/b/tree/0f"),
+            (
+                "/api/models/a/b/tree/main/x%20y/z",
+                1,
+                2,
+                "/api/models/a/b/tree/0f/x%20y/z",
+            ),
+            (
+                "/api/models//b/tree/feature/x/y/",
+                2,
+                1,
+                "/api/models/b/tree/0f/y",
+            ),
+        ] {
+            let changed = asked(path).with_revision("0f", count, after);
+            assert_eq!(changed.path, expected, "{path}");
         }
     }
 

@@ -32,13 +32,15 @@ pub(super) fn list(
     let limit = page_limit(query, is_expanded)?;
     let oid = commit.info().oid;
     let path = repo::path(path).ok_or_else(|| ApiError::entry_not_found(&oid))?;
+    let is_recursive = query.flag("recursive");
+    let cursor = query.first("cursor");
+    if let Some(cursor) = cursor
+        && (!is_below(cursor, &path, is_recursive) || commit.entry(cursor)?.is_none())
+    {
+        return Err(ApiError::bad_request("The cursor names nothing here"));
+    }
     let mut entries = commit
-        .tree(
-            &path,
-            query.flag("recursive"),
-            query.first("cursor"),
-            limit + 1,
-        )
+        .tree(&path, is_recursive, cursor, limit + 1)
         .map_err(|error| match error {
             RepoError::Entry(_) => ApiError::entry_not_found(&oid),
             error => error.into(),
@@ -50,6 +52,18 @@ pub(super) fn list(
         .filter(|_| has_more)
         .map(|last| asked.next_page("cursor", &last.path));
     Ok(Reply::json(&show(commit, &entries, is_expanded)?).with_next(next))
+}
+
+/// Whether a listing of a folder can have an entry of this path.
+fn is_below(path: &str, folder: &str, is_recursive: bool) -> bool {
+    let rest = match folder {
+        "" => Some(path),
+        folder => path
+            .strip_prefix(folder)
+            .and_then(|rest| rest.strip_prefix('/')),
+    };
+    let is_whole = repo::checked_path(path).is_some_and(|checked| checked == path);
+    is_whole && rest.is_some_and(|rest| !rest.is_empty() && (is_recursive || !rest.contains('/')))
 }
 
 fn page_limit(query: &Pairs, is_expanded: bool) -> Result<usize, ApiError> {
@@ -217,6 +231,23 @@ mod tests {
         let shown = show_entry(&entry, Some(&change));
         assert_eq!(shown["lastCommit"]["date"], "1970-01-01T00:00:00.000Z");
         assert!(shown["securityFileStatus"]["avScan"].is_null());
+    }
+
+    #[test]
+    fn cursors_are_paths_of_their_listing() {
+        assert!(is_below("a", "", false));
+        assert!(is_below("a/b", "a", false));
+        assert!(is_below("a/b/c", "a", true));
+        for (path, folder) in [
+            ("", ""),
+            ("a/b/c", "a"),
+            ("ab/c", "a"),
+            ("a", "a"),
+            ("a/", "a"),
+        ] {
+            assert!(!is_below(path, folder, false), "{path:?} in {folder:?}");
+        }
+        assert!(!is_below("../a", "", true));
     }
 
     #[test]
