@@ -164,6 +164,15 @@ impl ApiError {
         .header(RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
+    /// Content that has to be read once before it is served; soon it will be.
+    pub(crate) fn being_verified() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The node is verifying this file: try again in a while",
+        )
+        .header(RETRY_AFTER, HeaderValue::from_static("5"))
+    }
+
     /// A failure of ours, of which outsiders learn nothing but its place in the log.
     pub(crate) fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self {

@@ -27,6 +27,7 @@ struct Inner {
     node: Node,
     config: Config,
     documents: content::Documents,
+    openings: Arc<content::Openings>,
     facts: hub::Facts,
     places: Arc<Semaphore>,
 }
@@ -38,6 +39,7 @@ impl Gateway {
         Self {
             inner: Arc::new(Inner {
                 documents: content::Documents::new(config.content_cache_bytes),
+                openings: Arc::default(),
                 facts: hub::Facts::default(),
                 places: Arc::new(Semaphore::new(config.blocking_max)),
                 node,
@@ -73,6 +75,10 @@ impl Gateway {
 
     pub(crate) fn documents(&self) -> &content::Documents {
         &self.inner.documents
+    }
+
+    pub(crate) fn openings(&self) -> &Arc<content::Openings> {
+        &self.inner.openings
     }
 
     pub(crate) fn facts(&self) -> &hub::Facts {
