@@ -7,6 +7,7 @@ use anyhow::Context;
 use cairn_gateway::Gateway;
 use cairn_node::control::{self, socket};
 use cairn_node::{Node, SpawnError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -74,6 +75,7 @@ impl Service {
         address: SocketAddr,
         public_url: Option<String>,
     ) -> Result<Self, Failure> {
+        raise_open_files();
         let signals = Signals::bind()?;
         let data = config.data.clone();
         let node = tokio::task::spawn_blocking(move || Node::spawn(config))
@@ -150,6 +152,21 @@ impl Service {
                     "the {what} ended although nobody stopped it"
                 )))
             }
+        }
+    }
+}
+
+/// Raises the bound of open files as far as it may be: every connection and every file sent is one.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::debug!(from = ?limit.current, to = ?limit.maximum, "open files"),
+        Err(error) => {
+            tracing::debug!(%error, limit = ?limit.current, "open files stay as they are")
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct Config {
     /// Time without any progress of a body; a sender that sends nothing gets 408, a reader that
     /// takes nothing is closed. Slow but moving is fine.
     pub body_idle_timeout: Duration,
+    /// Time for a whole request body; a slower one is answered 408 and closed.
+    pub body_timeout: Duration,
     /// Time that running requests have after a shutdown began; then their connections are closed.
     pub drain_timeout: Duration,
     /// Bytes of a request's head; a larger one is answered 431 and closed.
@@ -47,6 +49,7 @@ impl Default for Config {
             header_timeout: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_mins(1),
             body_idle_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_mins(1),
             drain_timeout: Duration::from_secs(5),
             header_bytes_max: 64 << 10,
             headers_max: 100,

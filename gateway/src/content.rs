@@ -7,6 +7,7 @@
 
 mod document;
 mod headers;
+mod openings;
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -15,11 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use cairn_node::repos::EntryKind;
+use cairn_node::repos::{EntryKind, FileEntry};
+use cairn_protocol::hash::{Blake3, GitOid};
 use cairn_protocol::name::RepoKind;
 use quick_cache::{Equivalent, Weighter, sync::Cache};
 
 use self::document::{Document, Facts};
+pub(crate) use self::openings::Openings;
 use crate::error::{ApiError, reading_only};
 use crate::gateway::Gateway;
 use crate::reply::Reply;
@@ -28,6 +31,8 @@ use crate::url;
 
 /// Bytes of a path under which an answer is kept; longer ones are served and not kept.
 const KEPT_PATH_BYTES_MAX: usize = 4 << 10;
+/// Bytes up to which a file is opened at once: where it must be verified first, that is soon done.
+const OPENED_AT_ONCE_BYTES_MAX: u64 = 1 << 20;
 
 pub(crate) fn routes() -> Router<Gateway> {
     Router::new().fallback(serve)
@@ -50,13 +55,64 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Respo
             gateway.documents().put(generation, path, document);
             answer
         }
+        Loaded::Large(found) => open(&gateway, generation, path, found)
+            .await?
+            .answer(&request),
         Loaded::Moved(path) => Ok(Reply::moved(&path).into_response()),
     }
 }
 
 enum Loaded {
     Document(Arc<Document>),
+    /// A file that may take long to open.
+    Large(Found),
     Moved(String),
+}
+
+/// A file of a repository, not open yet.
+struct Found {
+    commit: GitOid,
+    path: String,
+    oid: GitOid,
+    file: FileEntry,
+    hash: Blake3,
+}
+
+impl Found {
+    fn open(&self, gateway: &Gateway) -> Result<Arc<Document>, ApiError> {
+        let facts = Facts {
+            commit: self.commit,
+            path: &self.path,
+            oid: self.oid,
+            file: &self.file,
+        };
+        let content = gateway.node().content(&self.hash)?;
+        Ok(Arc::new(Document::file(&facts, content)?))
+    }
+}
+
+/// Opens a large file outside the places of other requests.
+///
+/// It goes on, and its answer is kept, where the client goes away.
+async fn open(
+    gateway: &Gateway,
+    generation: u64,
+    path: &str,
+    found: Found,
+) -> Result<Arc<Document>, ApiError> {
+    let patience = gateway.config().queue_timeout;
+    let opening = gateway.openings().begin(found.hash, patience).await?;
+    let (gateway, path) = (gateway.clone(), path.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let _opening = opening;
+        let document = found.open(&gateway)?;
+        gateway
+            .documents()
+            .put(generation, &path, Arc::clone(&document));
+        Ok(document)
+    })
+    .await
+    .map_err(ApiError::internal)?
 }
 
 /// Finds a file of a repository and makes its answer.
@@ -90,14 +146,14 @@ fn load(gateway: &Gateway, path: &str, query: Option<&str>) -> Result<Loaded, Ap
         _ => None,
     };
     let entry = entry.ok_or_else(|| ApiError::entry_not_found(&oid))?;
-    let EntryKind::File(file) = &entry.kind else {
+    let EntryKind::File(file) = entry.kind else {
         return Err(ApiError::entry_not_found(&oid));
     };
     let facts = Facts {
         commit: oid,
         path: &entry.path,
         oid: entry.oid,
-        file,
+        file: &file,
     };
     if let Some(size) = file.pointer_size.filter(|_| rest[0].text == "raw") {
         let document = Document::pointer(&facts, size)?;
@@ -106,9 +162,17 @@ fn load(gateway: &Gateway, path: &str, query: Option<&str>) -> Result<Loaded, Ap
     let hash = file
         .blake3
         .ok_or_else(|| ApiError::content_unknown(&entry.path))?;
-    let content = gateway.node().content(&hash)?;
-    let document = Document::file(&facts, content)?;
-    Ok(Loaded::Document(Arc::new(document)))
+    let found = Found {
+        commit: oid,
+        path: entry.path,
+        oid: entry.oid,
+        file,
+        hash,
+    };
+    if found.file.size > OPENED_AT_ONCE_BYTES_MAX {
+        return Ok(Loaded::Large(found));
+    }
+    Ok(Loaded::Document(found.open(gateway)?))
 }
 
 /// Prepared answers by generation and path, within a bound of bytes.
@@ -175,12 +239,25 @@ impl Documents {
         if path.len() > KEPT_PATH_BYTES_MAX {
             return;
         }
-        // What an older generation left can't be asked for again, and keeps files open.
+        self.retire(generation);
+        let key = Key {
+            generation,
+            path: path.into(),
+        };
+        if self.newest.load(Ordering::Relaxed) == generation {
+            self.cache.insert(key.clone(), document);
+        }
+        // Another thread may have cleared the cache in between.
+        if self.newest.load(Ordering::Relaxed) != generation {
+            self.cache.remove(&key);
+        }
+    }
+
+    /// Drops what generations before this one left: it can't be asked for again, and keeps files open.
+    pub(crate) fn retire(&self, generation: u64) {
         if self.newest.fetch_max(generation, Ordering::Relaxed) < generation {
             self.cache.clear();
         }
-        let path = path.into();
-        self.cache.insert(Key { generation, path }, document);
     }
 }
 
@@ -222,6 +299,9 @@ mod tests {
         // A late answer of the past is not asked for, and throws nothing away.
         documents.put(1, "/a", document(10));
         assert!(documents.get(2, "/b").is_some());
+        assert!(documents.get(1, "/a").is_none(), "nor is it kept");
+        documents.retire(3);
+        assert_eq!(documents.count(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cairn_node::repos::RepoError;
@@ -118,6 +118,7 @@ impl ApiError {
             StatusCode::REQUEST_TIMEOUT,
             "The request's body did not arrive in time",
         )
+        .header(CONNECTION, HeaderValue::from_static("close"))
     }
 
     pub(crate) fn body_broken(source: axum::Error) -> Self {
@@ -161,6 +162,15 @@ impl ApiError {
             "The node is busy: try again",
         )
         .header(RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// Content that has to be read once before it is served; soon it will be.
+    pub(crate) fn being_verified() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The node is verifying this file: try again in a while",
+        )
+        .header(RETRY_AFTER, HeaderValue::from_static("5"))
     }
 
     /// A failure of ours, of which outsiders learn nothing but its place in the log.

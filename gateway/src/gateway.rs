@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::ApiError;
 use crate::{content, entry, hub, metrics, server};
 
-/// Time between two rounds that take up metric samples.
+/// Time between two rounds of upkeep.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 
 /// Serves one node over HTTP; cheap to clone.
@@ -27,6 +27,7 @@ struct Inner {
     node: Node,
     config: Config,
     documents: content::Documents,
+    openings: Arc<content::Openings>,
     facts: hub::Facts,
     places: Arc<Semaphore>,
 }
@@ -38,6 +39,7 @@ impl Gateway {
         Self {
             inner: Arc::new(Inner {
                 documents: content::Documents::new(config.content_cache_bytes),
+                openings: Arc::default(),
                 facts: hub::Facts::default(),
                 places: Arc::new(Semaphore::new(config.blocking_max)),
                 node,
@@ -55,9 +57,10 @@ impl Gateway {
     /// None at the moment: a failed accept is tried again, with a pause.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
         let config = self.inner.config.clone();
+        let upkeep = upkeep(self.clone());
         let serving = server::serve(listener, entry::service(self), &config, shutdown);
         tokio::select! {
-            () = upkeep() => Ok(()),
+            () = upkeep => Ok(()),
             served = serving => served,
         }
     }
@@ -72,6 +75,10 @@ impl Gateway {
 
     pub(crate) fn documents(&self) -> &content::Documents {
         &self.inner.documents
+    }
+
+    pub(crate) fn openings(&self) -> &Arc<content::Openings> {
+        &self.inner.openings
     }
 
     pub(crate) fn facts(&self) -> &hub::Facts {
@@ -101,11 +108,19 @@ impl Gateway {
     }
 }
 
-/// Takes up metric samples for ever.
-async fn upkeep() {
+/// Takes up metric samples, and lets go of answers nobody can ask for any more, for ever.
+async fn upkeep(gateway: Gateway) {
     let mut period = tokio::time::interval(UPKEEP_PERIOD);
     loop {
         period.tick().await;
         metrics::upkeep();
+        let gateway = gateway.clone();
+        let retired = tokio::task::spawn_blocking(move || {
+            let generation = gateway.node().repos().generation();
+            gateway.documents().retire(generation);
+        });
+        if let Err(error) = retired.await {
+            tracing::error!(%error, "old answers could not be dropped");
+        }
     }
 }

@@ -73,7 +73,7 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Reply
         Bytes::new()
     };
     let question = Question {
-        asked: Asked::new(&parts.uri, &parts.headers, config.public_url.as_deref()),
+        asked: Asked::new(&parts.uri, &parts.headers, config.public_url.as_deref())?,
         is_json: parts
             .headers
             .get(CONTENT_TYPE)
@@ -162,7 +162,12 @@ fn about(
         ("revision" | "commits" | "paths-info" | "tree" | "treesize", [_, ..]) => {
             let (commit, path) = repo::commit(repo, rest)?;
             match verb {
-                "tree" => tree::list(&commit, path, asked),
+                "tree" => {
+                    // The next pages are of this commit, wherever its branch is by then.
+                    let oid = commit.info().oid.to_hex();
+                    let asked = asked.with_revision(&oid, rest.len() - path.len(), path.len());
+                    tree::list(&commit, path, &asked)
+                }
                 "treesize" => tree::size(&commit, path),
                 _ if !path.is_empty() => Err(no_such_revision(rest)),
                 "revision" => info::of_commit(gateway, repo, commit, &asked.query),

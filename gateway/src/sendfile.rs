@@ -56,12 +56,39 @@ static REGIONS: RwLock<BTreeMap<usize, Region>> = RwLock::new(BTreeMap::new());
 struct Region {
     end: usize,
     file: Arc<File>,
+    stamp: Stamp,
 }
 
 /// Where a slice of a mapping stands in its file.
 struct Place {
     file: Arc<File>,
+    stamp: Stamp,
     offset: u64,
+}
+
+impl Place {
+    /// Fails once the file is not what was mapped: written to, or taken out of use.
+    fn check(&self) -> io::Result<()> {
+        if Stamp::of(&self.file)? == self.stamp {
+            return Ok(());
+        }
+        Err(io::Error::other("the file changed while it was sent"))
+    }
+}
+
+/// Changes when somebody writes to a file, or the node moves or removes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp([i128; 3]);
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(file)?;
+        Ok(Self([
+            stat.st_size.into(),
+            stat.st_ctime.into(),
+            stat.st_ctime_nsec.into(),
+        ]))
+    }
 }
 
 fn locate(slice: &[u8]) -> Option<Place> {
@@ -73,6 +100,7 @@ fn locate(slice: &[u8]) -> Option<Place> {
     let (base, region) = regions.range(..=start).next_back()?;
     (start + slice.len() <= region.end).then(|| Place {
         file: Arc::clone(&region.file),
+        stamp: region.stamp,
         offset: (start - base) as u64,
     })
 }
@@ -91,10 +119,12 @@ impl AsRef<[u8]> for Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         let start = self.map.as_ptr() as usize;
-        REGIONS
+        let region = REGIONS
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&start);
+        // Closing a file can take long: every stream's look-ups would wait for it.
+        drop(region);
     }
 }
 
@@ -122,6 +152,7 @@ impl FileBytes {
     /// # Errors
     /// The file is shorter than that, or the system refuses the mapping.
     pub fn new(file: Arc<File>, size: u64) -> io::Result<Self> {
+        let stamp = Stamp::of(&file)?;
         let stored = file.metadata()?.len();
         if stored < size {
             return Err(io::Error::new(
@@ -143,6 +174,7 @@ impl FileBytes {
         let region = Region {
             end: start + size,
             file,
+            stamp,
         };
         REGIONS
             .write()
@@ -182,7 +214,14 @@ struct ReadAhead {
 
 impl ReadAhead {
     /// Ready once the next bytes at a place can be sent without waiting for a disk: how many.
-    fn poll_ready(&mut self, cx: &mut Context<'_>, place: &Place, len: u64) -> Poll<u64> {
+    ///
+    /// Fails where the file is not what was mapped; that is seen once per chunk.
+    fn poll_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        place: &Place,
+        len: u64,
+    ) -> Poll<io::Result<u64>> {
         if let Some(reading) = &mut self.reading {
             // A failed cold read shows again in the transfer itself, as an error of `sendfile`.
             drop(ready!(Pin::new(reading).poll(cx)));
@@ -195,18 +234,19 @@ impl ReadAhead {
             .map(|(_, part)| part.clone());
         match ready {
             Some(part) if part.contains(&place.offset) => {
-                return Poll::Ready(len.min(part.end - place.offset));
+                return Poll::Ready(Ok(len.min(part.end - place.offset)));
             }
             Some(_) => {}
             None => self.asked_until = 0,
         }
+        place.check()?;
         let chunk = len.min(CHUNK_BYTES);
         let end = place.offset + len;
         let part = place.offset..place.offset + chunk;
         self.ready = Some((Arc::clone(&place.file), part));
         if is_resident(&place.file, place.offset, chunk) {
             self.keep_ahead(place, end);
-            return Poll::Ready(chunk);
+            return Poll::Ready(Ok(chunk));
         }
         let ahead = place.offset..end.min(place.offset + AHEAD_BYTES);
         self.asked_until = ahead.end;
@@ -222,11 +262,18 @@ impl ReadAhead {
             drop(work.await);
         }));
         match Pin::new(&mut reading).poll(cx) {
-            Poll::Ready(_) => Poll::Ready(chunk),
+            Poll::Ready(_) => Poll::Ready(Ok(chunk)),
             Poll::Pending => {
                 self.reading = Some(reading);
                 Poll::Pending
             }
+        }
+    }
+
+    /// Has the next bytes probed anew.
+    fn forget(&mut self) {
+        if let Some((_, part)) = &mut self.ready {
+            *part = 0..0;
         }
     }
 
@@ -305,6 +352,14 @@ fn read_through(file: &File, mut offset: u64, len: u64) {
     }
 }
 
+/// Whether a call is to be made again: the socket is full, or a signal came in between.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
 /// What a [`FileStream`] tells about the bytes that pass it.
 pub(crate) trait Watch: Send + Sync {
     /// Bytes came in.
@@ -370,7 +425,7 @@ impl<W: Watch> FileStream<W> {
                 )?)
             });
             match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_passing(&error) => {}
                 sent => return Poll::Ready(sent),
             }
         }
@@ -389,7 +444,7 @@ impl<W: Watch> FileStream<W> {
         }
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
-            let chunk = ready!(self.ahead.poll_ready(cx, place, len));
+            let chunk = ready!(self.ahead.poll_ready(cx, place, len))?;
             let chunk = usize::try_from(chunk).unwrap_or(usize::MAX);
             let sent = self.stream.try_io(Interest::WRITABLE, || {
                 let mut offset = place.offset;
@@ -401,7 +456,9 @@ impl<W: Watch> FileStream<W> {
                 )?)
             });
             match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Who waits long for its peer may find the pages gone again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ahead.forget(),
+                Err(error) if is_passing(&error) => {}
                 Ok(0) => {
                     let error = "the file ended before its expected size";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)));
@@ -497,6 +554,20 @@ mod tests {
         assert!(locate(&part).is_some(), "a living slice keeps the mapping");
         drop(part);
         assert!(!REGIONS.read().unwrap().contains_key(&start));
+    }
+
+    #[test]
+    fn a_file_taken_out_of_use_is_not_sent_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, vec![7; 100_000]).unwrap();
+        let bytes = FileBytes::new(Arc::new(File::open(&path).unwrap()), 100_000).unwrap();
+        let part = bytes.slice(0..100_000);
+        locate(&part).unwrap().check().unwrap();
+        // File systems count time in ticks.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::rename(&path, dir.path().join("b")).unwrap();
+        locate(&part).unwrap().check().unwrap_err();
     }
 
     #[test]

@@ -18,6 +18,9 @@ const UNQUOTED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// Pairs of a query or form; more are refused.
+const PAIRS_MAX: usize = 20_100;
+
 /// One segment of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment<'a> {
@@ -72,15 +75,21 @@ pub(crate) fn quote(text: &str) -> String {
 pub(crate) struct Pairs(Vec<(String, String)>);
 
 impl Pairs {
-    pub(crate) fn parse(text: &[u8]) -> Self {
-        Self(
-            form_urlencoded::parse(text)
-                .map(|(name, value)| {
-                    let name = name.strip_suffix("[]").unwrap_or(&name).to_owned();
-                    (name, value.into_owned())
-                })
-                .collect(),
-        )
+    /// # Errors
+    /// More than [`PAIRS_MAX`] pairs.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, ApiError> {
+        let pairs: Vec<_> = form_urlencoded::parse(text)
+            .take(PAIRS_MAX + 1)
+            .map(|(name, value)| {
+                let name = name.trim_end_matches("[]").to_owned();
+                (name, value.into_owned())
+            })
+            .collect();
+        if pairs.len() > PAIRS_MAX {
+            let message = format!("More than {PAIRS_MAX} parameters");
+            return Err(ApiError::bad_request(message));
+        }
+        Ok(Self(pairs))
     }
 
     /// The first value of a name.
@@ -144,11 +153,27 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) fn new(uri: &Uri, headers: &HeaderMap, public_url: Option<&str>) -> Self {
-        Self {
+    pub(crate) fn new(
+        uri: &Uri,
+        headers: &HeaderMap,
+        public_url: Option<&str>,
+    ) -> Result<Self, ApiError> {
+        Ok(Self {
             base: base(uri, headers, public_url),
             path: uri.path().to_owned(),
-            query: Pairs::parse(uri.query().unwrap_or_default().as_bytes()),
+            query: Pairs::parse(uri.query().unwrap_or_default().as_bytes())?,
+        })
+    }
+
+    /// The same with another revision, which stands as `count` segments before the last `after` ones.
+    pub(crate) fn with_revision(&self, revision: &str, count: usize, after: usize) -> Self {
+        let segments: Vec<_> = self.path.split('/').filter(|raw| !raw.is_empty()).collect();
+        let end = segments.len().saturating_sub(after);
+        let start = end.saturating_sub(count);
+        let path = [&segments[..start], &[revision], &segments[end..]].concat();
+        Self {
+            path: format!("/{}", path.join("/")),
+            ..self.clone()
         }
     }
 
@@ -243,17 +268,49 @@ mod tests {
                 .extend_pairs(&pairs)
                 .finish();
             let uri: Uri = format!("/api/models?{query}").parse().unwrap();
-            let asked = Asked::new(&uri, &HeaderMap::new(), Some("https://hub.example.org/"));
+            let asked = Asked::new(&uri, &HeaderMap::new(), Some("https://hub.example.org/")).unwrap();
             let link = asked.next_page("cursor", &cursor);
             let url = link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap();
             let query = url.strip_prefix("https://hub.example.org/api/models?").unwrap();
-            let again = Pairs::parse(query.as_bytes());
+            let again = Pairs::parse(query.as_bytes()).unwrap();
             prop_assert_eq!(again.first("cursor"), Some(cursor.as_str()));
             let kept = |pairs: &Pairs| {
                 pairs.0.iter().filter(|(name, _)| name != "cursor").cloned().collect::<Vec<_>>()
             };
             prop_assert_eq!(kept(&again), kept(&asked.query));
         }
+    }
+
+    #[test]
+    fn a_revision_is_replaced_where_it_stands() {
+        let asked = |path: &str| {
+            let uri = path.parse().unwrap();
+            Asked::new(&uri, &HeaderMap::new(), Some("http://h")).unwrap()
+        };
+        for (path, count, after, expected) in [
+            ("/api/models/a/b/tree/main", 1, 0, "/api/models/a/b/tree/0f"),
+            (
+                "/api/models/a/b/tree/main/x%20y/z",
+                1,
+                2,
+                "/api/models/a/b/tree/0f/x%20y/z",
+            ),
+            (
+                "/api/models//b/tree/feature/x/y/",
+                2,
+                1,
+                "/api/models/b/tree/0f/y",
+            ),
+        ] {
+            let changed = asked(path).with_revision("0f", count, after);
+            assert_eq!(changed.path, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn pairs_have_a_bound() {
+        assert!(Pairs::parse("a&".repeat(PAIRS_MAX).as_bytes()).is_ok());
+        assert!(Pairs::parse("a&".repeat(PAIRS_MAX + 1).as_bytes()).is_err());
     }
 
     #[test]

@@ -218,7 +218,7 @@ impl Document {
             headers.insert(CONTENT_RANGE, ascii(&text));
         }
         if let Some(query) = request.uri().query()
-            && Pairs::parse(query.as_bytes()).flag("download")
+            && Pairs::parse(query.as_bytes())?.flag("download")
         {
             headers.insert(CONTENT_DISPOSITION, self.attachment.clone());
         }

@@ -1,7 +1,5 @@
 //! Bodies of requests: bounded in size and in patience.
 
-use std::time::Duration;
-
 use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HeaderMap};
 use http_body_util::BodyExt as _;
@@ -16,25 +14,29 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 ///
 /// # Errors
 /// It is larger than [`Config::body_bytes_max`], makes no progress for [`Config::body_idle_timeout`],
-/// is compressed (what it unpacks to is not known before), or breaks off.
+/// takes longer than [`Config::body_timeout`], is compressed (what it unpacks to is not known before), or breaks off.
 pub(super) async fn read(
     headers: &HeaderMap,
     mut body: Body,
     config: &Config,
 ) -> Result<Bytes, ApiError> {
-    let read = read_bounded(headers, &mut body, config).await;
+    let reading = read_bounded(headers, &mut body, config);
+    let read = tokio::time::timeout(config.body_timeout, reading)
+        .await
+        .unwrap_or_else(|_| Err(ApiError::body_too_slow()));
     // Who waits for a go-ahead sends nothing before it, and gets none.
     if read.is_err() && !headers.contains_key(EXPECT) {
-        drop(tokio::spawn(linger(body, config.body_idle_timeout)));
+        let lingering = tokio::time::timeout(config.body_idle_timeout, linger(body));
+        drop(tokio::spawn(lingering));
     }
     read
 }
 
 /// Takes more of a refused body while its answer goes out: closing at once would reset the connection,
 /// and throw away the answer.
-async fn linger(mut body: Body, idle_timeout: Duration) {
+async fn linger(mut body: Body) {
     let mut taken = 0;
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout(idle_timeout, body.frame()).await {
+    while let Some(Ok(frame)) = body.frame().await {
         taken += frame.data_ref().map_or(0, Bytes::len);
         if taken > LINGER_BYTES_MAX {
             return;
@@ -81,12 +83,15 @@ async fn read_bounded(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn config() -> Config {
         Config {
             body_bytes_max: 10,
             body_idle_timeout: Duration::from_millis(50),
+            body_timeout: Duration::from_millis(200),
             ..Config::default()
         }
     }
@@ -113,6 +118,20 @@ mod tests {
         assert_eq!(status(&packed, Body::from("x")).await, 415);
         let (_sender, never) = http_body_util::channel::Channel::<Bytes, axum::Error>::new(1);
         assert_eq!(status(&[], Body::new(never)).await, 408);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_trickles_has_an_end() {
+        let (mut sender, trickle) = http_body_util::channel::Channel::<Bytes, axum::Error>::new(1);
+        let trickling = tokio::spawn(async move {
+            let mut period = tokio::time::interval(Duration::from_millis(10));
+            // Empty frames are progress, and never too much.
+            while sender.send_data(Bytes::new()).await.is_ok() {
+                period.tick().await;
+            }
+        });
+        assert_eq!(status(&[], Body::new(trickle)).await, 408);
+        trickling.await.unwrap();
     }
 
     /// Over a real connection: a sender that has sent everything, of which the gateway wants little.

@@ -422,11 +422,11 @@ mod tests {
 
     #[test]
     fn both_spellings_of_expand_are_taken_and_unknown_ones_named() {
-        let query = Pairs::parse(b"expand=sha&expand[]=likes&expand%5B%5D=sha");
+        let query = Pairs::parse(b"expand=sha&expand[]=likes&expand%5B%5D=sha").unwrap();
         let asked = expanded(RepoKind::Model, &query).unwrap();
         assert_eq!(asked, Some(vec!["sha", "likes"]));
         assert_eq!(expanded(RepoKind::Model, &Pairs::default()).unwrap(), None);
-        let query = Pairs::parse(b"expand=sdk");
+        let query = Pairs::parse(b"expand=sdk").unwrap();
         let error = expanded(RepoKind::Model, &query).unwrap_err().to_string();
         assert!(error.contains("\"sdk\"") && error.contains("author|baseModels|"));
         assert!(expanded(RepoKind::Space, &query).is_ok());

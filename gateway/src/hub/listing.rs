@@ -328,7 +328,7 @@ mod tests {
     use super::*;
 
     fn filter(query: &str) -> Filter {
-        Filter::parse(&Pairs::parse(query.as_bytes()))
+        Filter::parse(&Pairs::parse(query.as_bytes()).unwrap())
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
             ("sort=createdAt&direction=-1", ["d/x", "c/x", "a/x", "b/x"]),
             ("sort=id", ["a/x", "b/x", "c/x", "d/x"]),
         ] {
-            let order = Order::parse(&Pairs::parse(query.as_bytes())).unwrap();
+            let order = Order::parse(&Pairs::parse(query.as_bytes()).unwrap()).unwrap();
             let mut after: Option<Cursor> = None;
             let mut shown = Vec::new();
             while let Some(next) = rows
@@ -420,13 +420,14 @@ mod tests {
             }
             assert_eq!(shown, expected, "{query}");
         }
-        assert!(Order::parse(&Pairs::parse(b"sort=colour")).is_err());
+        assert!(Order::parse(&Pairs::parse(b"sort=colour").unwrap()).is_err());
         assert!(Cursor::parse("x").is_err());
     }
 
     #[test]
     fn items_have_what_the_query_asks() {
-        let names = |query: &str| default_names(RepoKind::Model, &Pairs::parse(query.as_bytes()));
+        let names =
+            |query: &str| default_names(RepoKind::Model, &Pairs::parse(query.as_bytes()).unwrap());
         assert!(!names("").contains(&"siblings"));
         let full = names("full=true&config=True&cardData=1");
         for name in ["siblings", "sha", "config", "cardData"] {

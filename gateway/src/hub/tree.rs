@@ -1,5 +1,7 @@
 //! Files and folders of a commit: `/tree/{rev}[/{path}]`, `/paths-info/{rev}`, `/treesize/{rev}`.
 
+use std::collections::HashSet;
+
 use axum::body::Bytes;
 use cairn_node::repos::{Commit, CommitInfo, Entry, EntryKind, RepoError};
 use serde::Deserialize;
@@ -15,8 +17,9 @@ use crate::url::{Asked, Pairs, Segment};
 /// Entries of a page, and of a page that says who changed each last.
 const PAGE: u64 = 1_000;
 const EXPANDED_PAGE: u64 = 100;
-/// Paths of one `paths-info`; more are refused.
+/// Paths of one `paths-info`, and of one that says who changed each last; more are refused.
 const PATHS_MAX: usize = 20_000;
+const EXPANDED_PATHS_MAX: usize = 1_000;
 
 /// One page of a folder.
 pub(super) fn list(
@@ -29,13 +32,15 @@ pub(super) fn list(
     let limit = page_limit(query, is_expanded)?;
     let oid = commit.info().oid;
     let path = repo::path(path).ok_or_else(|| ApiError::entry_not_found(&oid))?;
+    let is_recursive = query.flag("recursive");
+    let cursor = query.first("cursor");
+    if let Some(cursor) = cursor
+        && (!is_below(cursor, &path, is_recursive) || commit.entry(cursor)?.is_none())
+    {
+        return Err(ApiError::bad_request("The cursor names nothing here"));
+    }
     let mut entries = commit
-        .tree(
-            &path,
-            query.flag("recursive"),
-            query.first("cursor"),
-            limit + 1,
-        )
+        .tree(&path, is_recursive, cursor, limit + 1)
         .map_err(|error| match error {
             RepoError::Entry(_) => ApiError::entry_not_found(&oid),
             error => error.into(),
@@ -49,6 +54,18 @@ pub(super) fn list(
     Ok(Reply::json(&show(commit, &entries, is_expanded)?).with_next(next))
 }
 
+/// Whether a listing of a folder can have an entry of this path.
+fn is_below(path: &str, folder: &str, is_recursive: bool) -> bool {
+    let rest = match folder {
+        "" => Some(path),
+        folder => path
+            .strip_prefix(folder)
+            .and_then(|rest| rest.strip_prefix('/')),
+    };
+    let is_whole = repo::checked_path(path).is_some_and(|checked| checked == path);
+    is_whole && rest.is_some_and(|rest| !rest.is_empty() && (is_recursive || !rest.contains('/')))
+}
+
 fn page_limit(query: &Pairs, is_expanded: bool) -> Result<usize, ApiError> {
     let page = if is_expanded { EXPANDED_PAGE } else { PAGE };
     let limit = query.number("limit")?.unwrap_or(page).clamp(1, page);
@@ -59,12 +76,13 @@ fn page_limit(query: &Pairs, is_expanded: bool) -> Result<usize, ApiError> {
 pub(super) fn paths(commit: &Commit, form: &Bytes, is_json: bool) -> Result<Reply, ApiError> {
     let wanted = Wanted::parse(form, is_json)?;
     let mut entries = Vec::with_capacity(wanted.paths.len());
+    let mut seen = HashSet::new();
     for path in &wanted.paths {
         let Some(path) = repo::checked_path(path) else {
             continue;
         };
         // The root itself is no entry.
-        if !path.is_empty() {
+        if !path.is_empty() && seen.insert(path.clone()) {
             entries.extend(commit.entry(&path)?);
         }
     }
@@ -81,19 +99,24 @@ struct Wanted {
 
 impl Wanted {
     fn parse(form: &[u8], is_json: bool) -> Result<Self, ApiError> {
-        let wanted = if is_json {
+        let wanted: Self = if is_json {
             serde_json::from_slice(form).map_err(|error| {
                 ApiError::bad_request(format!("The body is not what paths-info takes: {error}"))
             })?
         } else {
-            let pairs = Pairs::parse(form);
+            let pairs = Pairs::parse(form)?;
             Self {
                 paths: pairs.all("paths").map(str::to_owned).collect(),
                 expand: pairs.flag("expand"),
             }
         };
-        if wanted.paths.len() > PATHS_MAX {
-            let message = format!("More than {PATHS_MAX} paths: ask in several requests");
+        let max = if wanted.expand {
+            EXPANDED_PATHS_MAX
+        } else {
+            PATHS_MAX
+        };
+        if wanted.paths.len() > max {
+            let message = format!("More than {max} paths: ask in several requests");
             return Err(ApiError::bad_request(message));
         }
         Ok(wanted)
@@ -173,6 +196,9 @@ mod tests {
         assert!(Wanted::parse(b"{", true).is_err());
         let many = "paths=x&".repeat(PATHS_MAX + 1);
         assert!(Wanted::parse(many.as_bytes(), false).is_err());
+        let expanded = |count| format!("expand=true{}", "&paths=x".repeat(count));
+        assert!(Wanted::parse(expanded(1_000).as_bytes(), false).is_ok());
+        assert!(Wanted::parse(expanded(1_001).as_bytes(), false).is_err());
     }
 
     #[test]
@@ -208,8 +234,26 @@ mod tests {
     }
 
     #[test]
+    fn cursors_are_paths_of_their_listing() {
+        assert!(is_below("a", "", false));
+        assert!(is_below("a/b", "a", false));
+        assert!(is_below("a/b/c", "a", true));
+        for (path, folder) in [
+            ("", ""),
+            ("a/b/c", "a"),
+            ("ab/c", "a"),
+            ("a", "a"),
+            ("a/", "a"),
+        ] {
+            assert!(!is_below(path, folder, false), "{path:?} in {folder:?}");
+        }
+        assert!(!is_below("../a", "", true));
+    }
+
+    #[test]
     fn pages_have_a_bound() {
-        let limit = |query: &str, expanded| page_limit(&Pairs::parse(query.as_bytes()), expanded);
+        let limit =
+            |query: &str, expanded| page_limit(&Pairs::parse(query.as_bytes()).unwrap(), expanded);
         assert_eq!(limit("", false).unwrap(), 1000);
         assert_eq!(limit("", true).unwrap(), 100);
         assert_eq!(limit("limit=7", false).unwrap(), 7);

@@ -150,7 +150,10 @@ async fn a_file_truncated_under_a_download_ends_it_short_and_nothing_else() {
     assert!(server.is_alive().await);
     let mut again = server.client().await;
     again.send(&request(0, 1 << 20)).await;
-    let answer = again.answer(true).await.unwrap();
-    assert!(answer.body == expected(0..1 << 20));
+    assert!(
+        again.answer(true).await.is_none(),
+        "a file that changed since it was mapped is sent"
+    );
+    assert!(server.is_alive().await);
     server.stop().await;
 }
