@@ -23,13 +23,7 @@ pub(crate) fn collect(
 ) -> Result<(SweepReport, Kept), RepoError> {
     // A head that is signed and not yet written names blobs that nothing in the log names. Only a push can
     // leave one, and a push has a lease: none comes while the store is held.
-    {
-        let _turn = node
-            .publishing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        publish::settle(node).map_err(|error| RepoError::Damaged(error.to_string()))?;
-    }
+    publish::settle(node).map_err(|error| RepoError::Damaged(error.to_string()))?;
     let exclusive = node.store.exclusive();
     if publish::is_unsettled(node) {
         return Err(RepoError::Damaged(

@@ -26,7 +26,7 @@ use crate::node::Inner;
 use crate::repos::RepoError;
 use crate::store::StoreError;
 
-pub(crate) use self::home::{finish_signed, is_unsettled, settle};
+pub(crate) use self::home::{finish_signed, is_unsettled};
 
 /// What to publish, and where.
 #[derive(Debug, Clone)]
@@ -164,6 +164,7 @@ pub(crate) fn push(
             request.dir.display()
         )));
     }
+    settle(node)?;
     let before = home::current(node, &target)?;
     let contents = contents::import(node, target.kind, &files, before.base_manifest, progress)?;
     if let Some(path) = walk::difference(&files, &walk::walk(&request.dir)?) {
@@ -175,10 +176,7 @@ pub(crate) fn push(
     let (root, root_manifest) = tree::write(&node.store, &mut batch, &contents.files)?;
 
     // From here on no other push may move a head: the commit's parent is the head it is signed onto.
-    let _turn = node
-        .publishing
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = turn(node);
     home::settle(node)?;
     let current = home::current(node, &target)?;
     if current.commit != before.commit {
@@ -246,6 +244,19 @@ pub(crate) fn push(
     }
     pushed.seconds = started.elapsed().as_secs_f64();
     Ok(pushed)
+}
+
+/// Takes in a head that was signed and could not be written, before anything else rests on its ref.
+pub(crate) fn settle(node: &Inner) -> Result<(), PublishError> {
+    let _turn = turn(node);
+    home::settle(node)
+}
+
+/// The turn to move a head.
+fn turn(node: &Inner) -> std::sync::MutexGuard<'_, ()> {
+    node.publishing
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn check(node: &Inner, request: &PushRequest) -> Result<Target, PublishError> {

@@ -199,7 +199,7 @@ pub(crate) fn is_unsettled(node: &Inner) -> bool {
 /// Takes in a head that was journaled and could not be written after that, as on a full disk.
 ///
 /// Its seq is spent: signing another one for it would be equivocation. The caller holds the turn to publish.
-pub(crate) fn settle(node: &Inner) -> Result<(), PublishError> {
+pub(super) fn settle(node: &Inner) -> Result<(), PublishError> {
     let mut waiting = unsettled(node);
     if let Some(head) = &*waiting {
         take_head(node, head)?;
