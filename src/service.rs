@@ -166,7 +166,7 @@ fn raise_open_files() {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => tracing::debug!(from = ?limit.current, to = ?limit.maximum, "open files"),
         Err(error) => {
-            tracing::debug!(%error, limit = ?limit.current, "open files stay as they are")
+            tracing::debug!(%error, limit = ?limit.current, "open files stay as they are");
         }
     }
 }
