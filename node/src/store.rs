@@ -290,7 +290,8 @@ impl Store {
     /// Opens (or makes) the store in a folder that exists, and that nothing else has open.
     ///
     /// Reads the log once: every frame is checked, and every record's envelope handed to `on_record` in
-    /// the order of writing. An incomplete last frame is cut off; [`StoreError::Corrupt`] at any other bad one.
+    /// the order of writing. An incomplete last frame is cut off, a rotten blob passed over;
+    /// [`StoreError::Corrupt`] at any other bad frame.
     pub fn open(
         files: Arc<dyn Files>,
         dir: &Path,
