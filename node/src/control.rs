@@ -390,7 +390,7 @@ fn doctor(node: &Inner, rebuild: bool, progress: &mut dyn FnMut(Progress)) -> Va
         json!({ "name": "keys", "ok": true, "detail": "node and namespace root, readable by their owner only, not sealed" }),
         json!({
             "name": "log", "ok": true,
-            "detail": format!("{} segments, {} bytes, every frame whole at start", stats.segments, stats.log_bytes),
+            "detail": format!("{} segments, {} bytes, read at start", stats.segments, stats.log_bytes),
         }),
     ];
     let mut unreadable = Vec::new();
