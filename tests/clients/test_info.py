@@ -197,8 +197,10 @@ def test_commits_newest_first_with_title_and_message(
 
 
 def test_commits_of_a_branch_are_its_own(api: HfApi, branches: dict[str, Published]) -> None:
-    (commit,) = api.list_repo_commits(branches["feature/one"].repo, revision="feature/one")
+    commit, base = api.list_repo_commits(branches["feature/one"].repo, revision="feature/one")
     assert commit.commit_id == branches["feature/one"].commit
+    # It begins where the default branch stood, and does not follow it.
+    assert base.commit_id == branches["first"].commit
     assert commit.title
 
 
