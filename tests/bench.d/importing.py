@@ -3,7 +3,21 @@
 import shutil
 
 from cairn import Cairn
-from measure import GB, GIB, MIB, check, cpu_seconds, fill, interleaved, median, renew, settle, sized, spread, timed
+from measure import (
+    GB,
+    GIB,
+    MIB,
+    check,
+    cpu_seconds,
+    fill,
+    interleaved,
+    median,
+    renew,
+    settle,
+    sized,
+    spread,
+    timed,
+)
 
 
 def run(bench, folder):
@@ -34,7 +48,9 @@ def large_file(bench, folder):
         cairn.push(source, "model")
 
     seconds = {"openssl": [], "cp+sync": [], "cairn": []}
-    for number, name, act in interleaved(bench.rounds, {"openssl": hashed, "cp+sync": copied, "cairn": pushed}):
+    for number, name, act in interleaved(
+        bench.rounds, {"openssl": hashed, "cp+sync": copied, "cairn": pushed}
+    ):
         renew(path)
         if name == "cairn":
             cairn.up()
@@ -48,7 +64,9 @@ def large_file(bench, folder):
         copy.unlink(missing_ok=True)
         settle()
     for name, taken in seconds.items():
-        bench.say(f"{name:<8} {size / GB:.2f} GB in {spread(taken)} s = {size / MIB / median(taken):.0f} MiB/s")
+        bench.say(
+            f"{name:<8} {size / GB:.2f} GB in {spread(taken)} s = {size / MIB / median(taken):.0f} MiB/s"
+        )
     bench.say(f"cairn's node took {spread(cpu)} CPU s = {median(cpu) / (size / GB):.2f} s/GB")
     rounds = zip(seconds["openssl"], seconds["cp+sync"], seconds["cairn"])
     slower = "openssl" if median(seconds["openssl"]) > median(seconds["cp+sync"]) else "cp+sync"

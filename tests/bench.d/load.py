@@ -26,13 +26,19 @@ def get(bench, server, path: str, connections=64, seconds=3) -> Load:
     )
     require("Non-2xx" not in text and "Socket errors" not in text, text)
     number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s|m)\b", text).groups()
-    return Load(float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)), float(number) * MILLISECONDS[unit])
+    return Load(
+        float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
+        float(number) * MILLISECONDS[unit],
+    )
 
 
 def head(bench, server, path: str, count: int, connections=64) -> Load:
     """HEADs by ab, all kept alive."""
     url = f"http://{server.host}:{server.port}{path}"
-    text = check([bench.tool("ab"), "-q", "-i", "-k", "-c", str(connections), "-n", str(count), url], timeout=300)
+    text = check(
+        [bench.tool("ab"), "-q", "-i", "-k", "-c", str(connections), "-n", str(count), url],
+        timeout=300,
+    )
     failed = int(re.search(r"Failed requests:\s+(\d+)", text).group(1))
     kept = int(re.search(r"Keep-Alive requests:\s+(\d+)", text).group(1))
     require("Non-2xx" not in text and failed == 0, text)

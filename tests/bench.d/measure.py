@@ -193,5 +193,3 @@ def require(condition, what: str):
     """Ends the group where a measurement would mean nothing."""
     if not condition:
         raise RuntimeError(what)
-
-

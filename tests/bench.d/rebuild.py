@@ -28,11 +28,15 @@ def run(bench, folder):
     cairn = Cairn(folder / "data")
     start = time.monotonic()
     make(cairn, folder, commits, repositories)
-    bench.say(f"made {commits} commits in {repositories} repositories in {time.monotonic() - start:.0f} s")
+    bench.say(
+        f"made {commits} commits in {repositories} repositories in {time.monotonic() - start:.0f} s"
+    )
     gateway = cairn.up()
     before = answers(gateway, repositories, commits)
     require(cairn.stop(60) == 0, "the node did not end well")
-    bench.say(f"data folder: {tree_bytes(cairn.data) / 1e6:.0f} MB, views {tree_bytes(cairn.data / 'views') / 1e6:.0f} MB")
+    bench.say(
+        f"data folder: {tree_bytes(cairn.data) / 1e6:.0f} MB, views {tree_bytes(cairn.data / 'views') / 1e6:.0f} MB"
+    )
     by_doctor, by_start = [], []
     for _ in range(min(bench.rounds, 3)):
         settle()
@@ -40,10 +44,18 @@ def run(bench, folder):
         shutil.rmtree(cairn.data / "views")
         settle()
         by_start.append(timed(lambda: cairn.up(seconds=600)))
-        require(answers(cairn.gateway, repositories, commits) == before, "another answer after a rebuild")
+        require(
+            answers(cairn.gateway, repositories, commits) == before,
+            "another answer after a rebuild",
+        )
         require(cairn.stop(60) == 0, "the node did not end well")
     bench.say(f"doctor --rebuild: {spread(by_doctor)} s; start without views: {spread(by_start)} s")
-    bench.at_most(f"rebuild of all views, {commits} commits", max(median(by_doctor), median(by_start)), 30, " s")
+    bench.at_most(
+        f"rebuild of all views, {commits} commits",
+        max(median(by_doctor), median(by_start)),
+        30,
+        " s",
+    )
 
 
 def make(cairn, folder, commits: int, repositories: int):
@@ -63,7 +75,9 @@ def make(cairn, folder, commits: int, repositories: int):
                         if not todo:
                             return
                         number = todo.pop()
-                    fill_repository(maker.data, place / f"source-{number}", number, commits // repositories)
+                    fill_repository(
+                        maker.data, place / f"source-{number}", number, commits // repositories
+                    )
             except Exception as error:
                 wrong.append(error)
 

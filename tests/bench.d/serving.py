@@ -36,11 +36,17 @@ class Ours:
     def __enter__(self):
         self.gateway = self.cairn.up()
         answer = self.cairn.push(self.root, "model")
-        self.paths = {name: self.gateway.file_path(answer["repo"], "main", name) for name in (LARGE, SMALL)}
+        self.paths = {
+            name: self.gateway.file_path(answer["repo"], "main", name) for name in (LARGE, SMALL)
+        }
         for name, path in self.paths.items():
             got = self.gateway.download(path)
             require(got.sha256 == file_sha256(self.root / name), f"{name} comes out wrong")
-        self.host, self.port, self.pid = self.gateway.host, self.gateway.port, self.cairn.process.pid
+        self.host, self.port, self.pid = (
+            self.gateway.host,
+            self.gateway.port,
+            self.cairn.process.pid,
+        )
         return self
 
     def __exit__(self, *_):
@@ -173,7 +179,9 @@ def resident_bytes(path) -> int:
         found = (ctypes.c_ubyte * pages)()
         address = ctypes.c_char.from_buffer(mapped)
         libc = ctypes.CDLL(None, use_errno=True)
-        code = libc.mincore(ctypes.c_void_p(ctypes.addressof(address)), ctypes.c_size_t(len(mapped)), found)
+        code = libc.mincore(
+            ctypes.c_void_p(ctypes.addressof(address)), ctypes.c_size_t(len(mapped)), found
+        )
         error = ctypes.get_errno()
         del address
         require(code == 0, f"mincore: {os.strerror(error)}")

@@ -4,6 +4,7 @@ Nothing here knows how a node works inside; it uses the command line, the proces
 gateway, as an operator would.
 """
 
+import atexit
 import json
 import os
 import re
@@ -20,6 +21,22 @@ REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 # Seconds within which things must have happened that a loaded two-core machine may delay.
 START_SECONDS = 30
 VERB_SECONDS = 300
+
+
+# Nodes that run; whatever ends this program, they end with it.
+RUNNING = set()
+
+
+@atexit.register
+def end_nodes():
+    """Kills every node that still runs."""
+    for node in list(RUNNING):
+        node.close()
+
+
+def end_by_signal():
+    """Lets SIGTERM end this program as Ctrl-C does, with everything cleaned up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def binary() -> Path:
@@ -137,6 +154,7 @@ class Cairn:
     def ended(self) -> int:
         """The exit code of a node that ended by itself."""
         process, self.process, self.gateway = self.process, None, None
+        RUNNING.discard(self)
         return process.wait(10)
 
     def launch(self, *arguments):
@@ -151,6 +169,7 @@ class Cairn:
                 stderr=log,
                 start_new_session=True,
             )
+        RUNNING.add(self)
 
     def _printed_url(self):
         found = re.search(r"http://127\.0\.0\.1:\d+", self.logged())
@@ -178,6 +197,7 @@ class Cairn:
 
     def _signal(self, number, seconds) -> int:
         process, self.process, self.gateway = self.process, None, None
+        RUNNING.discard(self)
         process.send_signal(number)
         try:
             return process.wait(seconds)
@@ -188,6 +208,7 @@ class Cairn:
 
     def close(self):
         """Ends the node if it still runs."""
+        RUNNING.discard(self)
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cairn import Cairn, binary
+from cairn import Cairn, binary, end_by_signal
 
 
 def pytest_addoption(parser):
@@ -18,7 +18,9 @@ def pytest_addoption(parser):
         default=bool(os.environ.get("CAIRN_TEST_LONG")),
         help="the counts of the issue, not a sample (also: CAIRN_TEST_LONG=1)",
     )
-    parser.addoption("--seed", type=int, default=None, help="draw the same instants and bytes again")
+    parser.addoption(
+        "--seed", type=int, default=None, help="draw the same instants and bytes again"
+    )
 
 
 def pytest_configure(config):
@@ -27,6 +29,7 @@ def pytest_configure(config):
         given = int(os.environ.get("SEED") or int.from_bytes(os.urandom(4), "little"))
     config.seed = given
     binary()
+    end_by_signal()
 
 
 def pytest_report_header(config):

@@ -71,11 +71,15 @@ def fingerprint(folder: Path) -> dict:
 def assert_published(gateway, repo: str, revision: str, content: dict, prefix=""):
     """The gateway shows exactly these files at a revision, and each one's bytes."""
     plural = prefix.rstrip("/") or "models"
-    shown = {entry["path"] for entry in gateway.tree(repo, revision, plural) if entry["type"] == "file"}
+    shown = {
+        entry["path"] for entry in gateway.tree(repo, revision, plural) if entry["type"] == "file"
+    }
     assert shown - ADDED == set(content) - ADDED, f"{repo} at {revision} lists other files"
     for path, sha256 in content.items():
         got = gateway.file(repo, revision, path, prefix)
-        assert got.status == 200, f"{path} of {repo} at {revision}: {got.status} {got.start[:300]!r}"
+        assert got.status == 200, (
+            f"{path} of {repo} at {revision}: {got.status} {got.start[:300]!r}"
+        )
         assert got.sha256 == sha256, f"{path} of {repo} at {revision} has other bytes"
         assert got.headers["X-Repo-Commit"], f"{path} of {repo} names no commit"
 

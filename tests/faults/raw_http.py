@@ -22,7 +22,9 @@ class Raw:
     @property
     def statuses(self) -> list:
         """Status codes of all responses, in order."""
-        return [int(code) for code in re.findall(rb"(?:^|\r\n|[^\r\n])HTTP/1\.[01] (\d{3})", self.data)]
+        return [
+            int(code) for code in re.findall(rb"(?:^|\r\n|[^\r\n])HTTP/1\.[01] (\d{3})", self.data)
+        ]
 
     @property
     def head(self) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cairn import Cairn
-from folders import MIB, assert_published, fingerprint, sample, write_random
+from folders import MIB, assert_published, fingerprint, sample
 
 SIZE = 64 * MIB
 
@@ -30,7 +30,14 @@ def small_disk(folder):
         yield (
             Path(f"/proc/{holder}/root{mount_point}"),
             mount_point,
-            ["nsenter", f"--target={holder}", "--user", "--mount", "--preserve-credentials", "--wd=/"],
+            [
+                "nsenter",
+                f"--target={holder}",
+                "--user",
+                "--mount",
+                "--preserve-credentials",
+                "--wd=/",
+            ],
         )
 
 

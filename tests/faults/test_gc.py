@@ -1,5 +1,7 @@
 """`gc` frees what nothing names or pins, says so beforehand, and never takes anything else."""
 
+import contextlib
+import random
 import subprocess
 import threading
 
@@ -130,12 +132,11 @@ def test_pushes_and_gc_at_once(cairn, folder, rng, long):
     lock = threading.Lock()
     ended = threading.Event()
     wrong = []
+    seeds = [rng.getrandbits(64) for _ in range(4)]
     common = sample(folder / "common", rng, large=(6 * MIB, 100_000), small=5)
 
     def write(number):
-        import random
-
-        own = random.Random(rng.getrandbits(32) if number is None else f"{number}")
+        own = random.Random(seeds[number])
         source = sample(folder / f"writer-{number}", own, large=(4 * MIB, 90_000), small=5)
         try:
             for turn in range(40 if long else 8):
@@ -182,12 +183,13 @@ def test_kill_during_gc(cairn, orphans, folder, rng, long):
         refused_push(cairn, lost)
         cairn.up()
         collection = subprocess.Popen(
-            cairn.command("gc"), env=cairn.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            cairn.command("gc"),
+            env=cairn.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             collection.wait(rng.uniform(0.0, 0.06))
-        except subprocess.TimeoutExpired:
-            pass
         cairn.kill()
         collection.communicate(timeout=20)
         cairn.up()

@@ -97,9 +97,30 @@ COLLISIONS = {
 }
 
 REPO_NAMES = [
-    "../escape", "a/b/c", "/", "a/", "/a", "..", ".", "", "-option-like/name", "x.git", "a--b",
-    "a..b", ".hidden", "trail.", "trail-", "sp ace", "a\\b", "new\nline", "n" * 97, "caf\u00e9",
-    "api/name", "datasets/name", "%2e%2e/name", "someone-else/name",
+    "../escape",
+    "a/b/c",
+    "/",
+    "a/",
+    "/a",
+    "..",
+    ".",
+    "",
+    "-option-like/name",
+    "x.git",
+    "a--b",
+    "a..b",
+    ".hidden",
+    "trail.",
+    "trail-",
+    "sp ace",
+    "a\\b",
+    "new\nline",
+    "n" * 97,
+    "caf\u00e9",
+    "api/name",
+    "datasets/name",
+    "%2e%2e/name",
+    "someone-else/name",
     "k" + "a" * 52 + "/name",
 ]
 

@@ -123,7 +123,7 @@ def test_slow_senders_are_closed_and_do_no_harm(cairn, served, long, what):
         Slow(served, count, beginning, rest or b"\x00", 2 if rest else 1e9) as slow,
     ):
         seconds = HEADER_SECONDS + 5
-        wait_for(lambda: not slow.sockets, seconds, f"all {count} are closed; left: {slow.sockets and len(slow.sockets)}")
+        wait_for(lambda: not slow.sockets, seconds, f"all {count} are closed")
     print(f"closed after {min(slow.closed_after):.1f} to {max(slow.closed_after):.1f} s")
     print(f"memory grew by {memory.growth / MIB:.1f} MiB to {memory.peak / MIB:.1f} MiB")
     healthy.check()
