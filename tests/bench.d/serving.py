@@ -11,7 +11,19 @@ import load
 from cairn import Cairn
 from folders import file_sha256
 from gateway import Gateway
-from measure import GB, GIB, MIB, cpu_seconds, fill, interleaved, median, require, settle, spread
+from measure import (
+    GB,
+    GIB,
+    MIB,
+    TICKS,
+    cpu_seconds,
+    fill,
+    interleaved,
+    median,
+    require,
+    settle,
+    spread,
+)
 from peers import Nginx
 from sink import fetch, fetch_divided
 
@@ -101,7 +113,7 @@ def compare(bench, ours, nginx, size, shape, range_bytes, connections, turns):
             continue  # Warms up.
         for name in servers:
             speeds[name].append(totals[name] / seconds[name] / 1e6)
-            costs[name].append(cpu[name] / (totals[name] / GB))
+            costs[name].append(max(cpu[name], 1 / TICKS) / (totals[name] / GB))
     for name in servers:
         bench.say(
             f"{name:<6} {shape}, {connections} conn: {spread(speeds[name], '{:.0f}')} MB/s, "
@@ -114,7 +126,9 @@ def compare(bench, ours, nginx, size, shape, range_bytes, connections, turns):
 
 def ratio(values: dict) -> float:
     """Ours over the peer's, round by round, the middle one."""
-    return median([ours / max(peer, 1e-9) for ours, peer in zip(values["cairn"], values["nginx"])])
+    return median(
+        [ours / peer for ours, peer in zip(values["cairn"], values["nginx"], strict=True)]
+    )
 
 
 def run_cold(bench, folder):
