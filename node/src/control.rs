@@ -219,9 +219,9 @@ fn push(
             PublishError::Path(_) | PublishError::Refused { .. } => {
                 Some("rename or remove it, or name it in .gitignore, and push again".to_owned())
             }
-            PublishError::Store(StoreError::Full { .. }) => Some(
-                "free disk space or run `cairn gc`, and push again: nothing was published".into(),
-            ),
+            PublishError::Store(StoreError::Full { .. }) => {
+                Some("free disk space or run `cairn gc`, and push again".into())
+            }
             PublishError::Read { .. } => Some("check that it exists and may be read".to_owned()),
             _ => None,
         };
