@@ -18,6 +18,27 @@ pub struct Config {
     pub author_email: Option<String>,
     /// Bytes of memory that sled may use as its cache (its process-wide use is several times that).
     pub view_cache_bytes: u64,
+    /// How to speak to other nodes; not at all where absent.
+    pub network: Option<NetworkConfig>,
+    /// Bytes of content that was fetched on demand and is kept; by default as much as leaves a tenth of the
+    /// disk free. The least recently used goes first.
+    pub cache_bytes: Option<u64>,
+}
+
+/// How a node speaks to others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// Multiaddresses to listen on; where empty, the default ports of all interfaces, or free ones where
+    /// those are taken.
+    pub listen: Vec<String>,
+    /// Multiaddresses of peers to keep connected to.
+    pub peers: Vec<String>,
+    /// Whether to find peers on the local network by mDNS.
+    pub mdns: bool,
+    /// Bytes of content a second that are sent to all peers together, at most.
+    pub upload_rate: Option<u64>,
+    /// Bytes of content a second that are taken from all peers together, at most.
+    pub download_rate: Option<u64>,
 }
 
 impl Config {
@@ -30,6 +51,8 @@ impl Config {
             author_name: None,
             author_email: None,
             view_cache_bytes: 16 << 20,
+            network: None,
+            cache_bytes: None,
         }
     }
 }

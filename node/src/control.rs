@@ -195,7 +195,7 @@ fn status(node: &Inner) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "format": crate::folder::FORMAT,
         "peer_id": node.keys.peer_id,
-        "listen_addrs": Vec::<String>::new(),
+        "listen_addrs": node.network.as_ref().map_or_else(Vec::new, |network| network.swarm.listen_addrs()),
         "gateway_url": url,
         "namespace": NamespaceName::Hash(node.namespace).to_string(),
         "namespace_alias": node.config.namespace_alias,

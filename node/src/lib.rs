@@ -6,18 +6,25 @@
 
 pub mod config;
 pub mod control;
+pub mod fetch;
 pub mod files;
 pub mod journal;
 pub mod publish;
 pub mod repos;
 pub mod store;
 
+mod access;
 mod audit;
+mod blobs;
 mod folder;
+mod follow;
 mod garbage;
 mod keys;
+mod network;
 mod node;
+mod swarm;
 
 pub use audit::{AuditReport, Damage};
-pub use config::Config;
+pub use config::{Config, NetworkConfig};
 pub use node::{Node, SpawnError};
+pub use swarm::{PeerInfo, SwarmError};

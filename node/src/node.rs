@@ -11,15 +11,19 @@ use cairn_protocol::key::PublicKey;
 use cairn_protocol::name::NamespaceName;
 use cairn_protocol::record::{self, Body, Header, Link, Record, Role};
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::control::Progress;
+use crate::fetch::{Arriving, FetchError, Transfer, Wanted};
 use crate::files::{Files, RealFiles};
 use crate::folder::Folder;
 use crate::journal::{Entry as JournalEntry, Journal};
 use crate::keys::Keys;
+use crate::network::Network;
 use crate::publish::{self, PublishError, PushRequest, Pushed};
 use crate::repos::Repos;
 use crate::store::{Content, Store, StoreError, StoreOptions};
+use crate::swarm::{PeerInfo, SwarmError};
 
 /// Why a data folder could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +67,9 @@ pub enum SpawnError {
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The node can't speak to others as it was told to.
+    #[error(transparent)]
+    Network(#[from] SwarmError),
     /// A head that was signed before a crash could not be taken in.
     #[error("finish what a crash interrupted")]
     Unfinished(#[source] Box<PublishError>),
@@ -76,6 +83,8 @@ pub struct Node {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
+    /// First, so that its tasks end before what they use.
+    pub(crate) network: Option<Network>,
     pub(crate) config: Config,
     pub(crate) keys: Keys,
     pub(crate) store: Store,
@@ -147,7 +156,19 @@ impl Node {
             None => found_namespace(&keys, &store, &repos)?,
         };
         repos.loaded(namespace, local.pinned);
+        let network = match &config.network {
+            None => None,
+            Some(network) => Some(Network::spawn(
+                network,
+                folder.path().join("peers.json"),
+                &keys.node,
+                &store,
+                &repos,
+                &Access::default(),
+            )?),
+        };
         let inner = Inner {
+            network,
             config,
             keys,
             store,
@@ -197,9 +218,28 @@ impl Node {
         &self.inner.namespace_name
     }
 
-    /// Multiaddresses that peers can dial (none until the node speaks to peers).
+    /// Multiaddresses that peers can dial; none where the node speaks to nobody.
     pub fn listen_addrs(&self) -> Vec<String> {
-        Vec::new()
+        let network = self.inner.network.as_ref();
+        network.map_or_else(Vec::new, |network| network.swarm.listen_addrs())
+    }
+
+    /// Peers that are connected now.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let network = self.inner.network.as_ref();
+        network.map_or_else(Vec::new, |network| network.swarm.peers())
+    }
+
+    /// Downloads under way.
+    pub fn transfers(&self) -> Vec<Transfer> {
+        let network = self.inner.network.as_ref();
+        network.map_or_else(Vec::new, |network| network.fetcher.transfers())
+    }
+
+    /// Joins the download of a file that is not here, or begins it; returns at once, from any thread.
+    pub fn fetch(&self, wanted: Wanted) -> Result<Arriving, FetchError> {
+        let network = self.inner.network.as_ref().ok_or(FetchError::Offline)?;
+        Ok(network.fetcher.fetch(wanted))
     }
 
     /// Tells the node where its gateway answers, for `status`.

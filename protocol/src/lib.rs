@@ -25,3 +25,7 @@ pub mod key;
 pub mod record;
 
 pub mod accept;
+
+pub mod download;
+pub mod spread;
+pub mod transfer;

@@ -69,3 +69,21 @@ pub const HEAD_TAGS_MAX: usize = 64;
 pub const HEAD_CARD_BYTES_MAX: usize = 2 << 10;
 /// Bytes of one token that a head takes over from a card; longer ones are only in the card itself.
 pub const TOKEN_BYTES_MAX: usize = 96;
+/// Bytes of a file that is fetched from peers; a larger one is refused by name.
+pub const FETCH_BYTES_MAX: u64 = 1 << 40;
+/// Bytes of one frame between neighbours; a neighbour that announces more is dropped.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Records in one frame; a neighbour that sends more is dropped.
+pub const FRAME_RECORDS_MAX: usize = 1_000;
+/// Namespaces in one page of a summary; a neighbour that sends more is dropped.
+pub const SUMMARY_SCOPES_MAX: usize = 1_000;
+/// Ids that one frame asks for; a neighbour that sends more is dropped.
+pub const WANT_IDS_MAX: usize = 4_096;
+/// Hashes in one look-up of blobs; a request with more is refused.
+pub const LOOKUP_HASHES_MAX: usize = 1_024;
+/// Hashes in one answer about a head's metadata; the rest comes in further answers.
+pub const CLOSURE_HASHES_MAX: usize = 16_384;
+/// Bytes of a request about blobs; a larger one is refused before it is read whole.
+pub const TRANSFER_REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Bytes of an answer about blobs (a piece list of the largest file); a larger one is not read whole.
+pub const TRANSFER_ANSWER_BYTES_MAX: usize = 33 << 20;

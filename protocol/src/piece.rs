@@ -102,6 +102,124 @@ impl PieceList {
     }
 }
 
+/// A set of a file's pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PieceSet {
+    count: u64,
+    words: Vec<u64>,
+}
+
+impl PieceSet {
+    /// No piece of a file of `size` bytes.
+    pub fn empty(size: u64) -> Self {
+        let count = piece_count(size);
+        let words = usize::try_from(count.div_ceil(64)).expect("invariant: sizes are bounded");
+        Self {
+            count,
+            words: vec![0; words],
+        }
+    }
+
+    /// All pieces of a file of `size` bytes.
+    pub fn full(size: u64) -> Self {
+        let mut all = Self::empty(size);
+        (0..all.count).for_each(|index| {
+            all.insert(index);
+        });
+        all
+    }
+
+    /// Pieces of the file, held or not.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Pieces in the set.
+    pub fn len(&self) -> u64 {
+        self.words
+            .iter()
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
+    }
+
+    /// Whether no piece is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    /// Whether every piece is in the set.
+    pub fn is_full(&self) -> bool {
+        self.len() == self.count
+    }
+
+    /// Whether a piece is in the set.
+    pub fn contains(&self, index: u64) -> bool {
+        index < self.count
+            && usize::try_from(index / 64)
+                .is_ok_and(|word| self.words[word] & (1 << (index % 64)) != 0)
+    }
+
+    /// Adds a piece; whether it was new. A piece that the file has not is left out.
+    pub fn insert(&mut self, index: u64) -> bool {
+        if index >= self.count || self.contains(index) {
+            return false;
+        }
+        if let Ok(word) = usize::try_from(index / 64) {
+            self.words[word] |= 1 << (index % 64);
+        }
+        true
+    }
+
+    /// Takes a piece out; whether it was in.
+    pub fn remove(&mut self, index: u64) -> bool {
+        if !self.contains(index) {
+            return false;
+        }
+        if let Ok(word) = usize::try_from(index / 64) {
+            self.words[word] &= !(1 << (index % 64));
+        }
+        true
+    }
+
+    /// The byte form: bit `index % 8` of byte `index / 8`, as many bytes as that takes, spare bits zero.
+    pub fn encode(&self) -> Vec<u8> {
+        let bytes = usize::try_from(self.count.div_ceil(8)).expect("invariant: sizes are bounded");
+        let mut out: Vec<u8> = self
+            .words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        out.truncate(bytes);
+        out
+    }
+
+    /// Reads the byte form for a file of `size` bytes.
+    pub fn decode(bytes: &[u8], size: u64) -> Result<Self, FormatError> {
+        let refuse = |rule| FormatError::Rule {
+            what: "piece set",
+            place: format!("its {} bytes", bytes.len()),
+            rule,
+        };
+        if bytes.len() as u64 != piece_count(size).div_ceil(8) {
+            return Err(refuse("it has one bit a piece"));
+        }
+        let mut set = Self::empty(size);
+        for (at, byte) in bytes.iter().enumerate() {
+            set.words[at / 8] |= u64::from(*byte) << (at % 8 * 8);
+        }
+        let spare = set.words.len() as u64 * 64 - set.count;
+        if spare > 0
+            && set
+                .words
+                .last()
+                .is_some_and(|word| word >> (64 - spare) != 0)
+        {
+            return Err(refuse("spare bits are zero"));
+        }
+        Ok(set)
+    }
+}
+
 /// Pieces of a file of `size` bytes: at least one.
 pub fn piece_count(size: u64) -> u64 {
     size.div_ceil(PIECE_BYTES).max(1)

@@ -1,0 +1,131 @@
+//! What a node has that speaks to others: swarm, blobs, fetcher, follower, and the runtime they run on.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use cairn_protocol::key::SecretKey;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::Access;
+use crate::blobs::{Blobs, BlobsConfig};
+use crate::config::NetworkConfig;
+use crate::fetch::Fetcher;
+use crate::follow::{Follower, Parts};
+use crate::repos::Repos;
+use crate::store::Store;
+use crate::swarm::{Swarm, SwarmConfig, SwarmError};
+
+/// Events of the swarm that wait for the follower; the swarm reads no further frames meanwhile.
+const EVENTS_MAX: usize = 256;
+/// Time that tasks have to end.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The running network part of a node.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) swarm: Swarm,
+    pub(crate) blobs: Blobs,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) follower: Follower,
+    stop: CancellationToken,
+    runtime: Option<Runtime>,
+}
+
+impl Network {
+    /// Listens and begins; blocking.
+    pub(crate) fn spawn(
+        config: &NetworkConfig,
+        book: std::path::PathBuf,
+        key: &SecretKey,
+        store: &Store,
+        repos: &Repos,
+        access: &Access,
+    ) -> Result<Self, SwarmError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("cairn-network")
+            .build()
+            .map_err(|error| SwarmError::Other(format!("start the runtime: {error}")))?;
+        let stop = CancellationToken::new();
+        let (events, heard) = mpsc::channel(EVENTS_MAX);
+        let swarm_config = SwarmConfig {
+            listen: config.listen.clone(),
+            peers: config.peers.clone(),
+            mdns: config.mdns,
+            book,
+        };
+        let (swarm, blobs, fetcher, follower) = runtime.block_on(async {
+            let swarm = Swarm::spawn(swarm_config, key, events, stop.clone()).await?;
+            let blobs_config = BlobsConfig {
+                bind: binds(&swarm.listen_ips()),
+                upload_rate: config.upload_rate,
+                download_rate: config.download_rate,
+            };
+            let blobs = Blobs::spawn(
+                blobs_config,
+                key,
+                store.clone(),
+                access.clone(),
+                stop.clone(),
+            );
+            let blobs = blobs
+                .await
+                .map_err(|error| SwarmError::Other(error.to_string()))?;
+            let fetcher = Fetcher::spawn(store.clone(), blobs.clone(), swarm.clone(), stop.clone());
+            let parts = Parts {
+                store: store.clone(),
+                repos: repos.clone(),
+                access: access.clone(),
+                swarm: swarm.clone(),
+                blobs: blobs.clone(),
+            };
+            let follower = Follower::spawn(parts, heard, stop.clone());
+            Ok::<_, SwarmError>((swarm, blobs, fetcher, follower))
+        })?;
+        Ok(Self {
+            swarm,
+            blobs,
+            fetcher,
+            follower,
+            stop,
+            runtime: Some(runtime),
+        })
+    }
+}
+
+/// One address of each family to bind: all where several of a family are listened on, else that one.
+fn binds(ips: &[IpAddr]) -> Vec<SocketAddr> {
+    let of = |v4: bool| {
+        let mut found = ips.iter().filter(|ip| ip.is_ipv4() == v4);
+        let first = *found.next()?;
+        let all: IpAddr = if v4 {
+            std::net::Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            std::net::Ipv6Addr::UNSPECIFIED.into()
+        };
+        Some(SocketAddr::new(
+            if found.next().is_some() { all } else { first },
+            0,
+        ))
+    };
+    [of(true), of(false)].into_iter().flatten().collect()
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        let Some(runtime) = self.runtime.take() else {
+            return;
+        };
+        // A runtime must not end on a thread that belongs to another one's tasks.
+        let ending = std::thread::Builder::new()
+            .name("cairn-network-end".to_owned())
+            .spawn(move || runtime.shutdown_timeout(END_TIMEOUT));
+        match ending {
+            Ok(ending) => drop(ending.join()),
+            Err(error) => tracing::warn!(%error, "the network's tasks were not waited for"),
+        }
+    }
+}
