@@ -1,17 +1,25 @@
-"""A real node under test: starts `cairn up`, pushes with `cairn push`, stops it with SIGTERM."""
+"""A real node under test: starts `cairn up`, pushes with `cairn push`, stops it with SIGTERM.
+
+With CAIRN_TEST_REMOTE set there are two: what is pushed goes to the one, and the clients ask the other,
+which holds nothing at the start and fetches what they ask for.
+"""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
 START_SECONDS = 20
 STOP_SECONDS = 10
 COMMAND_SECONDS = 120
+SPREAD_SECONDS = 20
 
 AUTHOR_NAME = "Test Author"
 AUTHOR_EMAIL = "author@example.org"
@@ -33,11 +41,8 @@ class Published:
     repo: str
     commit: str
     folder: Path
-
-    @property
-    def alias(self) -> str:
-        """Its id in the node's own namespace, whatever that is called."""
-        return f"local/{self.name}"
+    # Its id as the asked node's user may shorten it: `local/NAME` where it is of that node's namespace.
+    alias: str
 
     @property
     def prefix(self) -> str:
@@ -60,8 +65,10 @@ class Node:
     root: Path
     binary: Path = field(default_factory=lambda: binary())
     process: subprocess.Popen | None = None
+    peers: tuple[str, ...] = ()
     url: str = ""
     namespace: str = ""
+    addresses: tuple[str, ...] = ()
 
     @property
     def data(self) -> Path:
@@ -80,9 +87,11 @@ class Node:
     def start(self) -> "Node":
         """Starts the node and waits until `cairn status` names its gateway."""
         self.root.mkdir(parents=True, exist_ok=True)
-        aliases = "".join(f'{alias} = "{target}"\n' for alias, target in ALIASES.items())
+        aliases = "".join(f'{alias} = "{target}"\n' for alias, target in self.aliases().items())
         (self.root / "cairn.toml").write_text(
-            f'author_name = "{AUTHOR_NAME}"\nauthor_email = "{AUTHOR_EMAIL}"\n\n[aliases]\n{aliases}'
+            f'author_name = "{AUTHOR_NAME}"\nauthor_email = "{AUTHOR_EMAIL}"\n'
+            f'listen = ["/ip4/127.0.0.1/tcp/0"]\nmdns = false\npeers = {json.dumps(self.peers)}\n'
+            f"\n[aliases]\n{aliases}"
         )
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -99,7 +108,12 @@ class Node:
             raise
         self.url = status["gateway_url"].rstrip("/")
         self.namespace = status["namespace"]
+        self.addresses = tuple(status["listen_addrs"])
         return self
+
+    def aliases(self) -> dict[str, str]:
+        """Its `[aliases]`."""
+        return ALIASES
 
     def _wait_for_status(self) -> dict:
         deadline = time.monotonic() + START_SECONDS
@@ -155,7 +169,13 @@ class Node:
         if message is not None:
             arguments += ["-m", message]
         answer = self.run(*arguments)
-        return Published(kind, name, answer["repo"], answer["commit"], folder)
+        return Published(
+            kind, name, answer["repo"], answer["commit"], folder, self.alias(answer["repo"])
+        )
+
+    def alias(self, repo: str) -> str:
+        """A published repository's id in the asked node's own namespace, if it is of that."""
+        return repo.replace(f"{self.namespace}/", "local/")
 
     def stop(self) -> int:
         """Ends the node with SIGTERM, as a service manager does; returns its exit code."""
@@ -173,6 +193,52 @@ class Node:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+class Remote(Node):
+    """A node that holds nothing, beside the one that publishes: `push` goes there, all else is here."""
+
+    def start(self) -> "Node":
+        """Starts both."""
+        self.publisher = Node(self.root / "publisher").start()
+        self.peers = self.publisher.addresses[:1]
+        super().start()
+        self.namespace = self.publisher.namespace
+        return self
+
+    def aliases(self) -> dict[str, str]:
+        """The same names, for what is another node's here."""
+        own = f"{self.publisher.namespace}/"
+        return {alias: target.replace("local/", own) for alias, target in ALIASES.items()}
+
+    def push(self, *arguments, **options) -> Published:
+        """Publishes on the other node, and waits until this one shows it."""
+        published = self.publisher.push(*arguments, **options)
+        path = f"/api/{published.kind}s/{published.repo}/revision/{published.commit}"
+        deadline = time.monotonic() + SPREAD_SECONDS
+        while True:
+            with contextlib.suppress(urllib.error.HTTPError):
+                urllib.request.urlopen(self.url + path, timeout=COMMAND_SECONDS).close()
+                return dataclasses.replace(published, alias=published.repo)
+            if time.monotonic() > deadline:
+                raise CommandFailed(
+                    f"{published.repo} is not shown after {SPREAD_SECONDS} s\n{self.log.read_text()}"
+                )
+            time.sleep(0.01)
+
+    def stop(self) -> int:
+        """Ends both; the first code that is not 0."""
+        return super().stop() or self.publisher.stop()
+
+    def kill(self) -> None:
+        """Ends both at once."""
+        super().kill()
+        self.publisher.kill()
+
+
+def node(root: Path) -> Node:
+    """The node that the clients ask: `Remote` if CAIRN_TEST_REMOTE is set."""
+    return Remote(root) if os.environ.get("CAIRN_TEST_REMOTE") else Node(root)
 
 
 def binary() -> Path:

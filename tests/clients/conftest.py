@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import cairn  # noqa: E402
 import network  # noqa: E402
 from cairn import CommandFailed, Node, Published  # noqa: E402
 from samples import Samples  # noqa: E402
@@ -30,7 +31,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # Short: the node's Unix socket lives below it, and such paths end at 107 bytes.
     scratch = Path(tempfile.mkdtemp(prefix="cairn-clients."))
     session.config.stash[_SCRATCH] = scratch
-    node = Node(scratch / "node").start()
+    node = cairn.node(scratch / "node").start()
     session.config.stash[_NODE] = node
     os.environ |= {
         "HF_ENDPOINT": node.url,

@@ -110,7 +110,7 @@ def test_datasets_and_spaces_have_information_too(api: HfApi, samples: Samples) 
 
 def test_ids_match_in_any_case(api: HfApi, tiny_bert: Published) -> None:
     namespace, name = tiny_bert.repo.split("/")
-    for repo in (f"{namespace}/{name.upper()}", f"{namespace.upper()}/{name}", "LOCAL/Tiny-Bert"):
+    for repo in (f"{namespace}/{name.upper()}", f"{namespace.upper()}/{name}", tiny_bert.alias.upper()):
         assert api.model_info(repo).sha == tiny_bert.commit
 
 

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cairn import AUTHOR_NAME, CommandFailed, Node, Published
+import cairn
+from cairn import AUTHOR_NAME, CommandFailed, Published
 from pointers import blob_oid, sha256
 from samples import Samples
 
@@ -39,7 +40,7 @@ def main(command: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     scratch = Path(tempfile.mkdtemp(prefix="cairn-samples."))
-    node = Node(scratch / "node")
+    node = cairn.node(scratch / "node")
     try:
         node.start()
         samples = Samples(node, scratch / "samples")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -60,6 +61,12 @@ def wait_for(condition, seconds: float, what: str):
         time.sleep(0.01)
 
 
+def free_port() -> int:
+    """A TCP port that nobody has at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 class Failed(Exception):
     """A verb that did not exit with 0."""
 
@@ -73,10 +80,16 @@ class Failed(Exception):
 class Cairn:
     """A data folder, and its node while one runs."""
 
-    def __init__(self, data: Path, prefix=()):
-        """`prefix` is a command that runs each process, such as one that enters a namespace."""
+    def __init__(self, data: Path, prefix=(), peers=()):
+        """`prefix` is a command that runs each process, such as one that enters a namespace.
+
+        `peers` are other `Cairn`s that its node keeps connected to; each keeps its port when it is
+        started again.
+        """
         self.data = Path(data)
         self.prefix = list(prefix)
+        self.peers = list(peers)
+        self.port = free_port()
         self.process = None
         self.gateway = None
         self.log = self.data.parent / f"{self.data.name}.log"
@@ -162,7 +175,7 @@ class Cairn:
         assert self.process is None, "one node at a time"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                self.command("up", "--gateway", "127.0.0.1:0", *arguments),
+                self.command("up", "--gateway", "127.0.0.1:0", *self.network(), *arguments),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -170,6 +183,18 @@ class Cairn:
                 start_new_session=True,
             )
         RUNNING.add(self)
+
+    def network(self) -> list:
+        """The flags by which it speaks to its peers, and to nobody else."""
+        flags = ["--no-mdns", "--listen", self.address]
+        for peer in self.peers:
+            flags += ["--peer", peer.address]
+        return flags
+
+    @property
+    def address(self) -> str:
+        """Where its node can be reached, while one runs."""
+        return f"/ip4/127.0.0.1/tcp/{self.port}"
 
     def _printed_url(self):
         found = re.search(r"http://127\.0\.0\.1:\d+", self.logged())
@@ -219,6 +244,16 @@ class Cairn:
     def temporary_files(self) -> list:
         """Everything below `tmp/`."""
         return sorted(str(path) for path in (self.data / "tmp").rglob("*"))
+
+    def damage(self, path: Path, offset: int):
+        """Flips a bit of a stored file, as rot does: the file's times stay what they were."""
+        times = path.stat()
+        with open(path, "r+b") as file:
+            file.seek(offset)
+            byte = file.read(1)[0]
+            file.seek(offset)
+            file.write(bytes([byte ^ 1]))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def blob_paths(self) -> list:
         """All flat content files (a name of 64 hex digits, without an ending)."""
