@@ -24,6 +24,8 @@ mod exchange;
 mod peer;
 mod recent;
 mod sets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
