@@ -35,7 +35,7 @@ impl Client {
         let all = move || {
             let mut room = LOOKUP_SETS_BYTES_MAX;
             let held = hashes.iter().map(|hash| {
-                if server.access.may_read(&peer, hash) {
+                if (server.may_read)(&peer, hash) {
                     server.held(hash, &mut room)
                 } else {
                     Held::Absent
@@ -55,7 +55,7 @@ impl Client {
     }
 
     async fn closure(&self, refs: Blake3, skip: u64) -> Result<Answer, Cut> {
-        if !self.server.access.may_read(&self.peer, &refs) {
+        if !(self.server.may_read)(&self.peer, &refs) {
             return Ok(Answer::Closure(Vec::new(), false));
         }
         let server = Arc::clone(&self.server);

@@ -7,6 +7,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cairn_protocol::entry::CommitEntry;
 use cairn_protocol::hash::Blake3;
@@ -22,12 +23,14 @@ const HASHES_MAX: usize = 1 << 20;
 const KEPT_MAX: usize = 8;
 /// Hashes of all that are kept, 32 bytes each.
 const KEPT_HASHES_MAX: usize = 1 << 20;
+/// Time after which one that lacks something is walked anew.
+const INCOMPLETE_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// The closures asked for last.
 #[derive(Debug, Default)]
 pub(super) struct Closures {
     /// Newest last.
-    kept: Mutex<VecDeque<(Blake3, Arc<Vec<Blake3>>)>>,
+    kept: Mutex<VecDeque<Kept>>,
     /// One at a time: each may read much.
     walking: Mutex<()>,
 }
@@ -42,11 +45,19 @@ impl Closures {
         if let Some(kept) = self.kept(refs) {
             return kept;
         }
-        let hashes = Arc::new(Walk::new(store).all(refs));
+        let mut walk = Walk::new(store);
+        walk.all(refs);
+        let until = (!walk.complete).then(|| Instant::now() + INCOMPLETE_AGE_MAX);
+        let hashes = Arc::new(walk.hashes);
         let mut kept = self.kept.lock();
-        kept.push_back((*refs, Arc::clone(&hashes)));
-        let too_many = |kept: &VecDeque<(_, Arc<Vec<Blake3>>)>| {
-            let all: usize = kept.iter().map(|(_, hashes)| hashes.len()).sum();
+        kept.retain(|kept| kept.refs != *refs);
+        kept.push_back(Kept {
+            refs: *refs,
+            hashes: Arc::clone(&hashes),
+            until,
+        });
+        let too_many = |kept: &VecDeque<Kept>| {
+            let all: usize = kept.iter().map(|kept| kept.hashes.len()).sum();
             kept.len() > KEPT_MAX || (all > KEPT_HASHES_MAX && kept.len() > 1)
         };
         while too_many(&kept) {
@@ -57,13 +68,23 @@ impl Closures {
 
     fn kept(&self, refs: &Blake3) -> Option<Arc<Vec<Blake3>>> {
         let kept = self.kept.lock();
-        let found = kept.iter().find(|(of, _)| of == refs);
-        found.map(|(_, hashes)| Arc::clone(hashes))
+        let found = kept.iter().find(|kept| kept.refs == *refs)?;
+        let fresh = found.until.is_none_or(|until| Instant::now() < until);
+        fresh.then(|| Arc::clone(&found.hashes))
     }
+}
+
+/// A closure, and when it is walked anew: one that lacked something may since have got it.
+#[derive(Debug)]
+struct Kept {
+    refs: Blake3,
+    hashes: Arc<Vec<Blake3>>,
+    until: Option<Instant>,
 }
 
 struct Walk<'a> {
     store: &'a Store,
+    complete: bool,
     seen: HashSet<Blake3>,
     hashes: Vec<Blake3>,
 }
@@ -72,14 +93,15 @@ impl<'a> Walk<'a> {
     fn new(store: &'a Store) -> Self {
         Self {
             store,
+            complete: true,
             seen: HashSet::new(),
             hashes: Vec::new(),
         }
     }
 
-    fn all(mut self, refs: &Blake3) -> Vec<Blake3> {
+    fn all(&mut self, refs: &Blake3) {
         let Some(refs) = self.read(refs, Refs::decode) else {
-            return Vec::new();
+            return;
         };
         let mut commits = VecDeque::new();
         for target in refs.0.values() {
@@ -110,7 +132,6 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        self.hashes
     }
 
     /// A directory's manifest and tree object, and those of all directories in it.
@@ -146,14 +167,15 @@ impl<'a> Walk<'a> {
         true
     }
 
-    fn read<T, E>(&self, hash: &Blake3, decode: impl Fn(&[u8]) -> Result<T, E>) -> Option<T> {
+    fn read<T, E>(&mut self, hash: &Blake3, decode: impl Fn(&[u8]) -> Result<T, E>) -> Option<T> {
         match self.store.blob(hash) {
-            Ok(bytes) => decode(&bytes).ok(),
-            Err(StoreError::Absent { .. }) => None,
+            Ok(bytes) => return decode(&bytes).ok(),
+            Err(StoreError::Absent { .. }) => {}
             Err(error) => {
                 tracing::warn!(%hash, %error, "metadata can't be served");
-                None
             }
         }
+        self.complete = false;
+        None
     }
 }

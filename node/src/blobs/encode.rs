@@ -46,9 +46,9 @@ impl Pyramid {
 
     /// The two subtrees under a node above the pieces; the row is the piece list.
     pub(super) fn pair_above_pieces(&self, node: TreeNode) -> Option<[ChainingValue; 2]> {
-        let level = node.level().checked_sub(PIECE_LOG)?;
+        let level = node.level().checked_sub(u32::from(PIECE_LOG))?;
         let left = usize::try_from(node.chunk_range().start.0 >> node.level()).ok()?;
-        self.pair(usize::from(level), left)
+        self.pair(usize::try_from(level).ok()?, left)
     }
 
     fn pair(&self, level: usize, left: usize) -> Option<[ChainingValue; 2]> {

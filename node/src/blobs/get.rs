@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use bao_tree::io::sync::truncate_ranges;
 use bao_tree::iter::{BaoChunk, ResponseIterRef};
 use bao_tree::{BaoTree, ChunkNum, ChunkRanges, ChunkRangesRef};
 use bytes::Bytes;
@@ -118,10 +119,9 @@ impl Inner {
             let mut stream = self.get_ranges(peer, hash, ranges.clone()).await?;
             let mut reading = self.reading(&peer, &mut stream);
             read_size(&mut reading, size).await?;
-            let tree = BaoTree::new(size, GROUP);
             let mut pair = [0; 64];
             let mut chunk = [0; 16 << 10];
-            for item in ResponseIterRef::new(tree, &ranges) {
+            for item in geometry(size, &ranges) {
                 let node = match item {
                     BaoChunk::Parent { node, .. } => node,
                     BaoChunk::Leaf { size, .. } => {
@@ -269,6 +269,11 @@ async fn read_size(reading: &mut Reading<'_>, expected: u64) -> Result<(), Trans
     Ok(())
 }
 
+/// What an answer consists of.
+fn geometry(size: u64, ranges: &ChunkRangesRef) -> ResponseIterRef<'_> {
+    ResponseIterRef::new(BaoTree::new(size, GROUP), truncate_ranges(ranges, size))
+}
+
 /// The leaves of an answer, in order, between hash pairs that are passed over.
 struct Leaves<'a> {
     items: ResponseIterRef<'a>,
@@ -277,7 +282,7 @@ struct Leaves<'a> {
 impl<'a> Leaves<'a> {
     fn new(size: u64, ranges: &'a ChunkRangesRef) -> Self {
         Self {
-            items: ResponseIterRef::new(BaoTree::new(size, GROUP), ranges),
+            items: geometry(size, ranges),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bao_tree::iter::BaoChunk;
 use bao_tree::io::sync::truncate_ranges;
-use bao_tree::{BaoTree, ChunkRanges};
+use bao_tree::{BaoTree, ChunkRanges, ChunkRangesRef};
 use bytes::Bytes;
 use cairn_protocol::hash::Blake3;
 use cairn_protocol::limits::{HASH_SEQUENCE_BYTES_MAX, LOOKUP_HASHES_MAX, RANGES_BYTES_MAX};
@@ -84,7 +84,7 @@ impl Client {
 
     /// The blob, if this peer may have it.
     pub(super) async fn open(&self, hash: Blake3) -> Result<Pieces, Cut> {
-        if !self.server.access.may_read(&self.peer, &hash) {
+        if !(self.server.may_read)(&self.peer, &hash) {
             return Err(Cut::NotHere);
         }
         let store = self.server.store.clone();
@@ -119,7 +119,7 @@ impl Client {
             let index = start >> PIECE.chunk_log();
             let here = held.as_ref().is_none_or(|held| held.contains(index));
             let next = if here {
-                let piece = self.piece(&pieces, hash, index, ranges.to_owned()).await?;
+                let piece = self.piece(&pieces, hash, index, owned(ranges)).await?;
                 Some(Ahead { head: std::mem::take(&mut head), piece })
             } else {
                 None
@@ -193,6 +193,10 @@ impl Client {
         }
         Ok(writing.write(&mut chunks).await?)
     }
+}
+
+fn owned(ranges: &ChunkRangesRef) -> ChunkRanges {
+    ranges.union(ChunkRangesRef::new_unchecked(&[]))
 }
 
 fn blake3(hash: &Hash) -> Blake3 {

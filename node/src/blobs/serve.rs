@@ -23,7 +23,6 @@ use super::rate::Rate;
 use super::traffic::Traffic;
 use super::wire::{self, StreamError};
 use super::{closure, endpoint};
-use crate::access::Access;
 use crate::store::Store;
 
 /// Connections that peers made, together.
@@ -51,11 +50,13 @@ const WASTE_RATE: u64 = 256;
 /// As much as such pieces may be asked for at once.
 const WASTE_BURST: Duration = Duration::from_secs(16);
 
+/// Whether a peer may have a blob.
+pub(super) type MayRead = Arc<dyn Fn(&PublicKey, &Blake3) -> bool + Send + Sync>;
+
 /// What all connections share.
-#[derive(Debug)]
 pub(super) struct Server {
     pub(super) store: Store,
-    pub(super) access: Access,
+    pub(super) may_read: MayRead,
     pub(super) traffic: Arc<Traffic>,
     pub(super) upload_rate: Option<Rate>,
     /// Blocking work: reading and hashing.
@@ -92,7 +93,6 @@ pub(super) enum Cut {
 }
 
 /// One connection, as its requests see it.
-#[derive(Debug)]
 pub(super) struct Client {
     pub(super) server: Arc<Server>,
     pub(super) peer: PublicKey,
@@ -103,7 +103,7 @@ pub(super) struct Client {
 impl Server {
     pub(super) fn new(
         store: Store,
-        access: Access,
+        may_read: MayRead,
         traffic: Arc<Traffic>,
         upload_rate: Option<u64>,
         working: Arc<Semaphore>,
@@ -111,7 +111,7 @@ impl Server {
         let trees = usize::try_from(TREES_BYTES_MAX / (64 << 10)).unwrap_or(1);
         Self {
             store,
-            access,
+            may_read,
             traffic,
             upload_rate: upload_rate.map(Rate::new),
             working,
