@@ -233,9 +233,9 @@ fn a_file_of_any_size_becomes_a_blob_whatever_the_order_of_its_pieces() {
     assert_eq!(names(&dir.path().join("partial")), [] as [&str; 0]);
     drop(store);
     let store = open(dir.path());
-    samples
-        .iter()
-        .for_each(|sample| sample.assert_stored(&store));
+    for sample in &samples {
+        sample.assert_stored(&store);
+    }
     assert_eq!(store.stats().blobs, samples.len() as u64);
     assert_eq!(store.verify_all(&mut |_, _| {}).unwrap(), []);
 }
@@ -333,8 +333,25 @@ fn a_piece_of_another_length_and_a_list_of_another_file_are_refused() {
     for (index, part) in [(0, 3), (3, 0), (4, 3), (u64::MAX, 0)] {
         assert!(partial.write(index, &sample.piece(part)).is_err());
     }
+    // The same list, and another length of the last piece.
+    let longer = PieceList::decode(
+        sample.list.encode().as_deref(),
+        LARGE as u64 + 1,
+        &sample.hash,
+    )
+    .unwrap();
+    assert!(store.partial(&sample.hash, &longer).is_err());
     assert!(partial.held().is_empty());
     assert!(matches!(partial.read(0), Err(StoreError::Absent { .. })));
+    // A wrong length that nobody works with any more does not stand in the way.
+    drop(partial);
+    drop(store);
+    let store = open(dir.path());
+    drop(store.partial(&sample.hash, &longer).unwrap());
+    drop(store);
+    let store = open(dir.path());
+    sample.pull(&store);
+    sample.assert_stored(&store);
 }
 
 #[test]
@@ -590,6 +607,16 @@ fn where_a_file_finds_no_room_nothing_is_lost() {
     sample.assert_stored(&store);
 }
 
+/// Hash and size of all flat files.
+fn flats(store: &Store) -> Vec<(Blake3, u64)> {
+    let mut flats = Vec::new();
+    store
+        .flats(&mut |hash, size| flats.push((hash, size)))
+        .unwrap();
+    flats.sort();
+    flats
+}
+
 #[test]
 fn an_evicted_file_is_absent_until_it_is_stored_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -603,14 +630,6 @@ fn an_evicted_file_is_absent_until_it_is_stored_again() {
         sample.pull(&store);
     }
     let before = store.stats();
-    let flats = |store: &Store| {
-        let mut flats = Vec::new();
-        store
-            .flats(&mut |hash, size| flats.push((hash, size)))
-            .unwrap();
-        flats.sort();
-        flats
-    };
     let size = LARGE as u64;
     let mut both = vec![(sample.hash, size), (kept.hash, 100_000)];
     both.sort();
@@ -779,8 +798,9 @@ fn records_are_found_by_their_id_also_without_views() {
     let store = open(dir.path());
     for some in records.chunks(1_000) {
         let mut batch = store.batch();
-        some.iter()
-            .for_each(|(_, envelope)| batch.record(envelope.clone()));
+        for (_, envelope) in some {
+            batch.record(envelope.clone());
+        }
         batch.record(b"no envelope".to_vec());
         batch.commit().unwrap();
     }

@@ -17,13 +17,13 @@ use super::super::flats::read_path;
 use super::super::{Digests, StoreError};
 use super::held;
 use super::keeper::Work;
-use super::table::bytes_of;
+use super::table::{bytes_of, invalid};
 use crate::files::{FileError, Files, OpenFile, sync_dir_or_end, sync_or_end};
 
 /// Bytes of pieces that are not durable yet from which on a step is made, however recent they are.
-const STEP_BYTES: u64 = 4 << 20;
+const STEP_BYTES: u64 = 8 << 20;
 /// Bytes of pieces that are not durable yet at which whoever writes waits for the step.
-const BEHIND_BYTES_MAX: u64 = 8 << 20;
+const BEHIND_BYTES_MAX: u64 = 32 << 20;
 /// Pieces that wait in memory for earlier ones to be hashed first; later ones are read back when it is their turn.
 const WAITING_PIECES_MAX: u64 = 16;
 /// Pieces that one write reads back to be hashed: more would keep its caller waiting.
@@ -326,9 +326,8 @@ impl State {
         let size = self.list.size();
         let len = parts.iter().map(|part| part.len() as u64).sum();
         if piece_len(index, size) != Some(len) {
-            return Err(StoreError::Source(std::io::Error::new(
-                std::io::ErrorKind::InvalidInput,
-                format!("{len} bytes are not piece {index} of {size} bytes"),
+            return Err(invalid(format!(
+                "{len} bytes are not piece {index} of {size} bytes"
             )));
         }
         let _open = self.gate.read();

@@ -213,13 +213,18 @@ impl Partials {
         list: &PieceList,
     ) -> Result<Arc<State>, StoreError> {
         if PieceList::root(list.values(), list.size()) != *hash {
-            return Err(StoreError::Source(std::io::Error::new(
-                std::io::ErrorKind::InvalidInput,
-                format!("this piece list is not that of {hash}"),
-            )));
+            return Err(invalid(format!("this piece list is not that of {hash}")));
         }
         let _opening = self.lock(hash);
         if let Some(state) = self.opened(hash) {
+            // The list proves how many pieces there are; only the last one proves how long it is.
+            if state.list.size() != list.size() {
+                return Err(invalid(format!(
+                    "{hash} is being stored with {} bytes, not with {}",
+                    state.list.size(),
+                    list.size()
+                )));
+            }
             return Ok(state);
         }
         let list = Arc::new(list.clone());
@@ -323,6 +328,14 @@ impl Partials {
         state::remove_files(&*self.files, &self.places(hash))?;
         Ok(known.held_bytes.load(Ordering::Relaxed))
     }
+}
+
+/// A request that nothing on the disk is to blame for.
+pub(super) fn invalid(reason: String) -> StoreError {
+    StoreError::Source(std::io::Error::new(
+        std::io::ErrorKind::InvalidInput,
+        reason,
+    ))
 }
 
 /// Bytes of the pieces of a set.
