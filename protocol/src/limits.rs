@@ -87,3 +87,11 @@ pub const CLOSURE_HASHES_MAX: usize = 16_384;
 pub const TRANSFER_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Bytes of an answer about blobs (a piece list of the largest file); a larger one is not read whole.
 pub const TRANSFER_ANSWER_BYTES_MAX: usize = 33 << 20;
+/// Bytes of a head's envelope in the look-up table; a larger one is not announced, and refused.
+pub const LOOKUP_VALUE_BYTES_MAX: usize = 8 << 10;
+/// Heads of the look-up table that a node keeps for others; further ones are refused.
+pub const LOOKUP_RECORDS_MAX: usize = 100_000;
+/// Bytes of the same; at more, further ones are refused.
+pub const LOOKUP_BYTES_MAX: usize = 64 << 20;
+/// Provider records that a node keeps for others; further ones are refused.
+pub const LOOKUP_PROVIDERS_MAX: usize = 100_000;
