@@ -18,15 +18,15 @@ use super::*;
 use crate::blobs::encode;
 
 /// An iroh-blobs program: its endpoint, and one of its stores.
-struct Stock {
-    endpoint: Endpoint,
-    store: iroh_blobs::api::Store,
+pub(super) struct Stock {
+    pub(super) endpoint: Endpoint,
+    pub(super) store: iroh_blobs::api::Store,
     router: Router,
     _dir: Option<tempfile::TempDir>,
 }
 
 impl Stock {
-    async fn new(files: bool) -> Self {
+    pub(super) async fn new(files: bool) -> Self {
         let endpoint = Endpoint::builder(presets::Minimal)
             .relay_mode(RelayMode::Disabled)
             .clear_ip_transports()
@@ -56,11 +56,11 @@ impl Stock {
         PublicKey::Ed25519(*self.endpoint.id().as_bytes())
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.endpoint.bound_sockets()[0]
     }
 
-    async fn add(&self, bytes: &[u8]) -> Blake3 {
+    pub(super) async fn add(&self, bytes: &[u8]) -> Blake3 {
         let tag = self.store.blobs().add_slice(bytes).await.unwrap();
         Blake3::from_bytes(*tag.hash.as_bytes())
     }
@@ -71,7 +71,10 @@ impl Stock {
         };
         let address = EndpointAddr::new(EndpointId::from_bytes(&key).unwrap());
         let address = address.with_ip_addr(node.address());
-        self.endpoint.connect(address, iroh_blobs::ALPN).await.unwrap()
+        self.endpoint
+            .connect(address, iroh_blobs::ALPN)
+            .await
+            .unwrap()
     }
 }
 
@@ -80,7 +83,9 @@ fn theirs(hash: Blake3) -> Hash {
 }
 
 async fn in_time<F: IntoFuture>(future: F) -> F::Output {
-    tokio::time::timeout(DEADLINE, future).await.expect("in time")
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .expect("in time")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +111,10 @@ async fn an_iroh_blobs_program_fetches_from_us() {
             let got = stock.store.blobs().get_bytes(theirs(hash)).await.unwrap();
             assert!(got == bytes, "{size}");
         }
-        let absent = stock.store.remote().fetch(connection, Hash::new(b"nobody has it"));
+        let absent = stock
+            .store
+            .remote()
+            .fetch(connection, Hash::new(b"nobody has it"));
         assert!(in_time(absent).await.is_err());
         stock.router.shutdown().await.unwrap();
     }
@@ -116,12 +124,16 @@ async fn an_iroh_blobs_program_fetches_from_us() {
 async fn an_iroh_blobs_program_fetches_sequences_and_many_from_us() {
     let (node, stock) = (Node::new(1).await, Stock::new(false).await);
     let connection = stock.connect(&node).await;
-    let contents: Vec<_> = [0, 5, 70_000, 2_000_000, 17].map(|size| content(size, size as u64)).into();
+    let contents: Vec<_> = [0, 5, 70_000, 2_000_000, 17]
+        .map(|size| content(size, size as u64))
+        .into();
     let hashes: Vec<_> = contents.iter().map(|bytes| node.add(bytes)).collect();
     let sequence: HashSeq = hashes.iter().map(|hash| theirs(*hash)).collect();
     let root = node.add(&Bytes::from(sequence));
     let all = HashAndFormat::hash_seq(theirs(root));
-    in_time(stock.store.remote().fetch(connection.clone(), all)).await.unwrap();
+    in_time(stock.store.remote().fetch(connection.clone(), all))
+        .await
+        .unwrap();
     for (hash, bytes) in hashes.iter().zip(&contents) {
         assert!(stock.store.blobs().get_bytes(theirs(*hash)).await.unwrap() == *bytes);
     }
@@ -131,7 +143,9 @@ async fn an_iroh_blobs_program_fetches_sequences_and_many_from_us() {
         hashes.iter().map(|hash| theirs(*hash)).collect(),
         ChunkRangesSeq::from_ranges(std::iter::repeat_n(ChunkRanges::all(), hashes.len())),
     );
-    in_time(stock.store.remote().execute_get_many(connection, many)).await.unwrap();
+    in_time(stock.store.remote().execute_get_many(connection, many))
+        .await
+        .unwrap();
     for (hash, bytes) in hashes.iter().zip(&contents) {
         assert!(stock.store.blobs().get_bytes(theirs(*hash)).await.unwrap() == *bytes);
     }
@@ -148,16 +162,24 @@ async fn we_fetch_from_an_iroh_blobs_program() {
             let bytes = content(*size, seed as u64);
             let hash = stock.add(&bytes).await;
             let held = node.blobs.look_up(stock.key(), vec![hash]);
-            assert_eq!(in_time(held).await.unwrap(), [Held::Whole(*size as u64)], "{size}");
+            assert_eq!(
+                in_time(held).await.unwrap(),
+                [Held::Whole(*size as u64)],
+                "{size}"
+            );
             let list = node.blobs.list(stock.key(), hash, *size as u64);
-            let list = in_time(list).await.unwrap_or_else(|error| panic!("{size}: {error}"));
+            let list = in_time(list)
+                .await
+                .unwrap_or_else(|error| panic!("{size}: {error}"));
             assert_eq!(list, *list_of(&bytes).1, "{size}");
             let list = Arc::new(list);
             let count = piece_count(*size as u64);
             let (came, ended) = node.pieces(stock.key(), hash, &list, 0..count).await;
             ended.unwrap_or_else(|error| panic!("{size}: {error}"));
             assert!(joined(&came) == bytes, "{size}");
-            let (came, ended) = node.pieces(stock.key(), hash, &list, count / 2..count).await;
+            let (came, ended) = node
+                .pieces(stock.key(), hash, &list, count / 2..count)
+                .await;
             ended.unwrap_or_else(|error| panic!("{size}: {error}"));
             let from = ((count as usize / 2) << 20).min(*size);
             assert!(joined(&came) == bytes[from..], "{size}");
@@ -169,8 +191,13 @@ async fn we_fetch_from_an_iroh_blobs_program() {
         assert!(came == small);
         let absent = Blake3::of(b"nobody has it");
         let held = node.blobs.look_up(stock.key(), vec![absent, hashes[3]]);
-        assert_eq!(in_time(held).await.unwrap(), [Held::Absent, Held::Whole(1024)]);
-        let (came, ended) = node.blobs(stock.key(), &[hashes[4], absent, hashes[5]]).await;
+        assert_eq!(
+            in_time(held).await.unwrap(),
+            [Held::Absent, Held::Whole(1024)]
+        );
+        let (came, ended) = node
+            .blobs(stock.key(), &[hashes[4], absent, hashes[5]])
+            .await;
         assert!(matches!(ended, Err(TransferError::Absent)), "{ended:?}");
         assert!(came.iter().all(|(hash, _)| *hash == hashes[4]));
         let list = Arc::new(PieceList::decode(None, 13, &absent).unwrap());
@@ -190,7 +217,7 @@ fn as_bao_tree(bytes: &[u8], ranges: &ChunkRanges) -> Vec<u8> {
 }
 
 /// The answer as ours writes it, from piece list and pieces.
-fn as_ours(bytes: &[u8], ranges: &ChunkRanges) -> Vec<u8> {
+pub(super) fn as_ours(bytes: &[u8], ranges: &ChunkRanges) -> Vec<u8> {
     let (_, list) = list_of(bytes);
     let bytes = Bytes::copy_from_slice(bytes);
     let mut out = Vec::new();
