@@ -162,16 +162,28 @@ async fn wrong_blobs_and_wrong_answers_are_refused() {
     let (endpoint, key, _stop) = peer(Deed::Send(flipped)).await;
     node.blobs.meet(key, endpoint.bound_sockets());
     let (came, ended) = node.blobs(key, &[hash]).await;
-    assert!(came.is_empty() && matches!(ended, Err(TransferError::Lied(_))), "{ended:?}");
+    assert!(
+        came.is_empty() && matches!(ended, Err(TransferError::Lied(_))),
+        "{ended:?}"
+    );
     let (endpoint, key, _stop) = peer(Deed::Send(huge)).await;
     node.blobs.meet(key, endpoint.bound_sockets());
     let (came, ended) = node.blobs(key, &[hash]).await;
-    assert!(came.is_empty() && matches!(ended, Err(TransferError::Broken(_))), "{ended:?}");
+    assert!(
+        came.is_empty() && matches!(ended, Err(TransferError::Broken(_))),
+        "{ended:?}"
+    );
 
     let long = vec![0; 34 << 20];
     let other = Answer::Closure(vec![hash], false).encode();
     let list = Answer::List(Some(vec![7; 64])).encode();
-    for answer in [b"rubbish".to_vec(), long, other.clone(), list.clone(), vec![0, 2, 0, 0, 0]] {
+    for answer in [
+        b"rubbish".to_vec(),
+        long,
+        other.clone(),
+        list.clone(),
+        vec![0, 2, 0, 0, 0],
+    ] {
         let (endpoint, key, _stop) = peer(Deed::Send(answer.clone())).await;
         node.blobs.meet(key, endpoint.bound_sockets());
         let listed = node.blobs.list(key, hash, 2_000_000).await;
@@ -180,14 +192,24 @@ async fn wrong_blobs_and_wrong_answers_are_refused() {
         assert!(matches!(held, Err(TransferError::Lied(_))), "{held:?}");
         if answer != other {
             let closure = node.blobs.closure(key, hash, 0).await;
-            assert!(matches!(closure, Err(TransferError::Lied(_))), "{closure:?}");
+            assert!(
+                matches!(closure, Err(TransferError::Lied(_))),
+                "{closure:?}"
+            );
         }
     }
-    for deed in [Deed::Stall(list.clone()), Deed::Crawl(list), Deed::Close(vec![0])] {
+    for deed in [
+        Deed::Stall(list.clone()),
+        Deed::Crawl(list),
+        Deed::Close(vec![0]),
+    ] {
         let (endpoint, key, _stop) = peer(deed).await;
         node.blobs.meet(key, endpoint.bound_sockets());
         let listed = node.blobs.list(key, hash, 2_000_000).await;
-        let refused = matches!(&listed, Err(TransferError::Broken(_) | TransferError::Lied(_)));
+        let refused = matches!(
+            &listed,
+            Err(TransferError::Broken(_) | TransferError::Lied(_))
+        );
         assert!(refused, "{listed:?}");
     }
 }
@@ -221,12 +243,28 @@ async fn malformed_and_oversize_requests_are_refused_and_hurt_nobody() {
     let cases = [
         (iroh_blobs::ALPN, vec![], ERR_PERMISSION),
         (iroh_blobs::ALPN, vec![0], ERR_LIMIT),
-        (iroh_blobs::ALPN, b"GET / HTTP/1.1\r\n\r\n".to_vec(), ERR_PERMISSION),
+        (
+            iroh_blobs::ALPN,
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+            ERR_PERMISSION,
+        ),
         (iroh_blobs::ALPN, vec![0; 1 << 20], ERR_LIMIT),
         (iroh_blobs::ALPN, vec![9; 60_000], ERR_LIMIT),
-        (iroh_blobs::ALPN, [&[9][..], &[255; 9], &[1]].concat(), ERR_LIMIT),
-        (iroh_blobs::ALPN, postcard::to_allocvec(&scattered).unwrap(), ERR_LIMIT),
-        (iroh_blobs::ALPN, postcard::to_allocvec(&push).unwrap(), ERR_PERMISSION),
+        (
+            iroh_blobs::ALPN,
+            [&[9][..], &[255; 9], &[1]].concat(),
+            ERR_LIMIT,
+        ),
+        (
+            iroh_blobs::ALPN,
+            postcard::to_allocvec(&scattered).unwrap(),
+            ERR_LIMIT,
+        ),
+        (
+            iroh_blobs::ALPN,
+            postcard::to_allocvec(&push).unwrap(),
+            ERR_PERMISSION,
+        ),
         (transfer::ALPN, vec![], ERR_LIMIT),
         (transfer::ALPN, vec![0, 255, 255], ERR_LIMIT),
         (transfer::ALPN, vec![0; 1 << 20], ERR_LIMIT),
@@ -269,8 +307,12 @@ async fn who_stops_reading_is_cut() {
     let (_endpoint, connection) = raw(&node, iroh_blobs::ALPN).await;
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     let request = Request::Get(GetRequest::blob(Hash::from_bytes(*hash.as_bytes())));
-    send.write_all(&postcard::to_allocvec(&request).unwrap()).await.unwrap();
+    send.write_all(&postcard::to_allocvec(&request).unwrap())
+        .await
+        .unwrap();
     send.finish().unwrap();
-    let cut = tokio::time::timeout(DEADLINE, recv.received_reset()).await.expect("in time");
+    let cut = tokio::time::timeout(DEADLINE, recv.received_reset())
+        .await
+        .expect("in time");
     assert_eq!(cut.unwrap(), Some(ERR_LIMIT));
 }
