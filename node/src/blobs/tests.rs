@@ -1,5 +1,6 @@
 //! Two of ours, and ours with iroh-blobs' own, over real sockets.
 
+mod hostile;
 mod own;
 mod stock;
 

@@ -18,15 +18,15 @@ use super::*;
 use crate::blobs::encode;
 
 /// An iroh-blobs program: its endpoint, and one of its stores.
-struct Stock {
-    endpoint: Endpoint,
-    store: iroh_blobs::api::Store,
+pub(super) struct Stock {
+    pub(super) endpoint: Endpoint,
+    pub(super) store: iroh_blobs::api::Store,
     router: Router,
     _dir: Option<tempfile::TempDir>,
 }
 
 impl Stock {
-    async fn new(files: bool) -> Self {
+    pub(super) async fn new(files: bool) -> Self {
         let endpoint = Endpoint::builder(presets::Minimal)
             .relay_mode(RelayMode::Disabled)
             .clear_ip_transports()
@@ -56,11 +56,11 @@ impl Stock {
         PublicKey::Ed25519(*self.endpoint.id().as_bytes())
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.endpoint.bound_sockets()[0]
     }
 
-    async fn add(&self, bytes: &[u8]) -> Blake3 {
+    pub(super) async fn add(&self, bytes: &[u8]) -> Blake3 {
         let tag = self.store.blobs().add_slice(bytes).await.unwrap();
         Blake3::from_bytes(*tag.hash.as_bytes())
     }
@@ -217,7 +217,7 @@ fn as_bao_tree(bytes: &[u8], ranges: &ChunkRanges) -> Vec<u8> {
 }
 
 /// The answer as ours writes it, from piece list and pieces.
-fn as_ours(bytes: &[u8], ranges: &ChunkRanges) -> Vec<u8> {
+pub(super) fn as_ours(bytes: &[u8], ranges: &ChunkRanges) -> Vec<u8> {
     let (_, list) = list_of(bytes);
     let bytes = Bytes::copy_from_slice(bytes);
     let mut out = Vec::new();
