@@ -15,9 +15,6 @@ mod all;
 mod claims;
 mod heal;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -32,6 +29,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use all::Fetched;
 pub use arriving::Arriving;
 
 use crate::blobs::Blobs;
@@ -45,7 +43,7 @@ const FETCHES_MAX: usize = 65_536;
 /// Large files that run at once while nobody reads them; further ones wait, in the order they came.
 const BULK_MAX: usize = 8;
 /// Large files that run at once because somebody reads them; as above.
-const READ_MAX: usize = 32;
+const READ_MAX: usize = 128;
 /// Requests that are under way at once, shared evenly among the downloads that run.
 const REQUESTS_MAX: usize = 64;
 /// Pieces in memory at once, from their arrival until they are written; further ones wait.
@@ -297,7 +295,8 @@ impl Inner {
     }
 
     fn seed(&self) -> u64 {
-        self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+        self.seed
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
 
     /// Takes a download out that ended.
@@ -382,7 +381,9 @@ fn peer_id(key: &PublicKey) -> String {
         return key.to_string();
     };
     match libp2p_identity::ed25519::PublicKey::try_from_bytes(bytes) {
-        Ok(public) => libp2p_identity::PublicKey::from(public).to_peer_id().to_string(),
+        Ok(public) => libp2p_identity::PublicKey::from(public)
+            .to_peer_id()
+            .to_string(),
         Err(_) => key.to_string(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A state machine without clock or sockets. What a reader waits for goes first, else the lowest missing
 //! piece. Each provider has one request of adjoining pieces under way, as long as it sends in about a
-//! second; different providers are asked for different pieces. One that sends no piece for a while is left,
+//! second; different providers are asked for different pieces. One that sends nothing for a while is left,
 //! and asked again only for what nobody else offers; slow is not a fault. One that lied is asked no more.
 //! At the end, and where a reader waits, an idle provider may fetch again what a much slower one is at: of
 //! no piece are more than two copies under way.
@@ -26,7 +26,7 @@ pub const PROVIDERS_MAX: usize = 256;
 pub const REQUESTS_MAX: usize = 16;
 /// Ranges that readers wait for at once; further ones are left out until others have come.
 pub const WANTED_MAX: usize = 256;
-/// Time without a piece after which a provider is left.
+/// Time without progress after which a provider is left.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that a provider is left alone after it stalled.
 pub const STALL_PAUSE: Duration = Duration::from_secs(30);
@@ -47,6 +47,8 @@ pub enum Event {
     Gone(PublicKey),
     /// A verified piece came from a provider.
     Piece(PublicKey, u64),
+    /// Bytes of a piece came from a provider: enough to see that it moves.
+    Moves(PublicKey),
     /// A provider's request ended: all sent, refused, or cut off. Not told of one that was abandoned.
     Ended(PublicKey),
     /// A provider sent bytes that do not verify; its request is over.
@@ -79,6 +81,7 @@ pub struct Download {
     whole: bool,
     wanted: Vec<Range<u64>>,
     providers: BTreeMap<PublicKey, Provider>,
+    requests_max: usize,
     seed: u64,
 }
 
@@ -91,8 +94,14 @@ impl Download {
             whole: true,
             wanted: Vec::new(),
             providers: BTreeMap::new(),
+            requests_max: REQUESTS_MAX,
             seed,
         }
+    }
+
+    /// Allows at most so many requests at once from now on; never more than [`REQUESTS_MAX`].
+    pub fn limit_requests(&mut self, max: usize) {
+        self.requests_max = max.min(REQUESTS_MAX);
     }
 
     /// Takes an event in; `now` is monotonic.
@@ -120,6 +129,12 @@ impl Download {
                     // Nothing became free.
                     return actions;
                 }
+            }
+            Event::Moves(key) => {
+                if let Some(provider) = self.providers.get_mut(&key) {
+                    provider.moves(now);
+                }
+                return actions;
             }
             Event::Ended(key) => {
                 if let Some(provider) = self.providers.get_mut(&key) {
@@ -242,7 +257,7 @@ impl Download {
         idle.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let mut busy = self.requests().count();
         for (_, _, key) in idle {
-            if busy >= REQUESTS_MAX {
+            if busy >= self.requests_max {
                 break;
             }
             if let Some(range) = self.choose(now, &key) {
@@ -488,6 +503,22 @@ mod tests {
         }
         download.handle(at(56), Event::Ended(key(1)));
         assert!(download.is_satisfied());
+    }
+
+    #[test]
+    fn one_that_needs_long_for_a_piece_is_not_left_as_long_as_it_moves() {
+        let mut download = new(4);
+        download.handle(at(0), Event::Offer(key(1), full(4)));
+        for second in 1..100 {
+            if second % 10 == 0 {
+                assert_eq!(download.handle(at(second), Event::Moves(key(1))), []);
+            }
+            assert_eq!(download.handle(at(second), Event::Tick), []);
+        }
+        assert_eq!(
+            download.handle(at(105), Event::Tick),
+            [Action::Abandon(key(1)), Action::Starving]
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The end of a download that its readers hold.
 
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use super::claims::{Claimed, disagreement};
 use super::entry::{Entry, Stage, Where};
 use super::{FetchError, Fetcher};
-use crate::store::{Content, Digests, Store, StoreError};
+use crate::store::{Content, Digests, FlatFile, Store, StoreError};
 
 /// Pieces that are fetched ahead of a reader, at most.
 const AHEAD_PIECES_MAX: u64 = 16;
@@ -121,6 +122,11 @@ impl Arriving {
         self.entry.progress()
     }
 
+    /// Whether both wait for the same download.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.entry, &other.entry)
+    }
+
     /// Pieces to fetch for a read and those after it.
     fn ahead(&self, offset: u64, len_max: u64) -> Range<u64> {
         let index = offset / PIECE_BYTES;
@@ -171,7 +177,10 @@ impl Arriving {
         let len = PIECE_BYTES.min(self.entry.size - start);
         let piece = match content {
             Content::Small(bytes) => bytes,
-            Content::Flat(flat) => self.piece(index, move || flat.read(start, len)).await?,
+            Content::Flat(flat) => {
+                self.piece(index, move || read_at(&flat, start, len))
+                    .await?
+            }
         };
         Ok(tail(&piece, offset - start))
     }
@@ -251,6 +260,18 @@ pub(super) fn with_git(store: &Store, known: &Digests) -> Result<Digests, StoreE
             let file = std::fs::File::open(&flat.path).map_err(StoreError::Source)?;
             store.import(file, flat.size, true, &mut |_| {})
         }
+    }
+}
+
+fn read_at(flat: &FlatFile, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+    let mut piece = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+    match flat.file.read_exact_at(&mut piece, offset) {
+        Ok(()) => Ok(piece.into()),
+        Err(source) => Err(StoreError::Io {
+            operation: "read",
+            path: flat.path.clone(),
+            source,
+        }),
     }
 }
 

@@ -206,7 +206,9 @@ impl Entry {
     /// Ends it with the claims that were judged, unless a further one came meanwhile.
     pub(super) fn close_if_judged(&self) -> bool {
         let mut state = self.state.lock();
-        let State { claims, verdicts, .. } = &*state;
+        let State {
+            claims, verdicts, ..
+        } = &*state;
         let judged = |claimed: &Claimed| verdicts.iter().any(|(claim, _)| *claim == claimed.claim);
         let all = claims.iter().all(judged);
         state.closing |= all;

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use cairn_protocol::download::{Action, Download, Event};
 use cairn_protocol::key::PublicKey;
-use cairn_protocol::limits::PIECE_BYTES;
 use cairn_protocol::piece::{PieceList, PieceSet, piece_len};
 use cairn_protocol::transfer::Held;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -16,7 +15,6 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::arriving::with_git;
-use super::claims::disagreement;
 use super::entry::{Entry, InMemory};
 use super::search::{PROGRESS_BYTES, Search, progressing, prove_size, taken};
 use super::{FetchError, Inner, PATIENCE, REQUESTS_MAX};
@@ -161,7 +159,9 @@ impl Job {
                 self.entry.run(None, 0);
                 let list = self.find_list().await?;
                 let (store, hash) = (self.inner.store.clone(), self.entry.hash);
-                self.inner.blocking(move || store.partial(&hash, &list)).await?
+                self.inner
+                    .blocking(move || store.partial(&hash, &list))
+                    .await?
             }
         };
         for _ in 0..FINISHES_MAX {
@@ -173,7 +173,10 @@ impl Job {
             // Pieces were found changed on the disk: they are fetched again.
             let (store, hash) = (self.inner.store.clone(), self.entry.hash);
             let list = partial.list();
-            partial = self.inner.blocking(move || store.partial(&hash, &list)).await?;
+            partial = self
+                .inner
+                .blocking(move || store.partial(&hash, &list))
+                .await?;
         }
         let error = StoreError::Damaged {
             hash: self.entry.hash,
@@ -184,19 +187,17 @@ impl Job {
 
     /// Waits to be among those that run: sooner where somebody reads.
     async fn turn(&self) -> Result<OwnedSemaphorePermit, End> {
-        let read = async {
-            loop {
-                if self.entry.is_read() {
-                    return Arc::clone(&self.inner.read).acquire_owned().await;
-                }
-                self.entry.attention.notified().await;
+        let bulk = Arc::clone(&self.inner.bulk).acquire_owned();
+        tokio::pin!(bulk);
+        let turn = loop {
+            self.must_be_wanted()?;
+            let read = Arc::clone(&self.inner.read).acquire_owned();
+            tokio::select! {
+                turn = &mut bulk => break turn,
+                turn = read, if self.entry.is_read() => break turn,
+                () = self.entry.attention.notified() => {}
+                () = self.inner.stop.cancelled() => return Err(FetchError::Stopped.into()),
             }
-        };
-        let turn = tokio::select! {
-            turn = Arc::clone(&self.inner.bulk).acquire_owned() => turn,
-            turn = read => turn,
-            () = self.inner.stop.cancelled() => return Err(FetchError::Stopped.into()),
-            () = until_abandoned(&self.entry) => return Err(End::Abandoned),
         };
         turn.map_err(|_| FetchError::Stopped.into())
     }
@@ -211,7 +212,10 @@ impl Job {
                     && let Some(digests) = store.digests(hash)?
                     && digests.size == entry.size
                 {
-                    let git = entry.claims().iter().any(|claimed| claimed.claim.git.is_some());
+                    let git = entry
+                        .claims()
+                        .iter()
+                        .any(|claimed| claimed.claim.git.is_some());
                     if git && digests.git.is_none() {
                         return Ok(Found::Stored(with_git(&store, &digests)?));
                     }
@@ -241,7 +245,11 @@ impl Job {
         loop {
             let late = begun.elapsed() >= LISTING_PATIENCE;
             let room = if late { LISTING_MAX } else { 1 };
-            let next = self.offers.keys().find(|peer| !tried.contains(*peer)).copied();
+            let next = self
+                .offers
+                .keys()
+                .find(|peer| !tried.contains(*peer))
+                .copied();
             if let Some(peer) = next
                 && listing.len() < room
             {
@@ -285,7 +293,9 @@ impl Job {
         let list = partial.list();
         let held = partial.held();
         let bytes = (0..held.count()).filter(|index| held.contains(*index));
-        let bytes = bytes.filter_map(|index| piece_len(index, self.entry.size)).sum();
+        let bytes = bytes
+            .filter_map(|index| piece_len(index, self.entry.size))
+            .sum();
         self.entry.run(Some(partial.clone()), bytes);
         self.writer = Some(self.write(partial));
         let mut machine = Download::new(held, self.inner.seed());
@@ -345,8 +355,7 @@ impl Job {
         self.tell(machine, list, Event::Tick);
         let idle: BTreeSet<_> = machine.idle().collect();
         let starving = self.requests.is_empty() && !machine.is_satisfied();
-        let spare = self.requests.is_empty() || !idle.is_empty();
-        self.search.ask_around(&self.inner, starving, if spare { &idle } else { &EMPTY });
+        self.search.ask_around(&self.inner, starving, &idle);
         self.entry.tick(machine.asked().collect());
         self.starve(starving)
     }
@@ -359,7 +368,11 @@ impl Job {
             return Ok(());
         }
         self.starved += elapsed;
-        let patience = if self.search.is_awaiting() { PATIENCE } else { self.inner.patience() };
+        let patience = if self.search.is_awaiting() {
+            PATIENCE
+        } else {
+            self.inner.patience()
+        };
         if self.starved < patience {
             return Ok(());
         }
@@ -387,7 +400,8 @@ impl Job {
             Ok(Held::Partial(found, pieces)) if found == size => Some(pieces),
             Ok(Held::Whole(found)) => {
                 let (blobs, hash) = (self.inner.blobs.clone(), self.entry.hash);
-                self.proofs.spawn(async move { prove_size(&blobs, peer, hash, found).await });
+                self.proofs
+                    .spawn(async move { prove_size(&blobs, peer, hash, found).await });
                 return Ok(());
             }
             Err(TransferError::Lied(what)) => {
@@ -409,10 +423,15 @@ impl Job {
     fn other_size(&self) -> End {
         for claimed in self.entry.claims() {
             self.entry.judged(&claimed.claim, "size");
-            self.inner.disagreed(self.entry.hash, self.entry.size, &claimed, "size");
+            self.inner
+                .disagreed(self.entry.hash, self.entry.size, &claimed, "size");
         }
         let path = self.entry.first.path.clone();
-        FetchError::Disagrees { path, digest: "size" }.into()
+        FetchError::Disagrees {
+            path,
+            digest: "size",
+        }
+        .into()
     }
 
     fn heard(&mut self, machine: &mut Download, list: &Arc<PieceList>, message: Message) {
@@ -423,7 +442,11 @@ impl Job {
             }
             Message::Ended(peer, number, result) => {
                 // An abandoned one's end is no news, and another may be under way.
-                if self.requests.get(&peer).is_none_or(|asked| asked.number != number) {
+                if self
+                    .requests
+                    .get(&peer)
+                    .is_none_or(|asked| asked.number != number)
+                {
                     return;
                 }
                 self.requests.remove(&peer);
@@ -543,18 +566,21 @@ impl Job {
                 let (store, hash) = (self.inner.store.clone(), self.entry.hash);
                 self.inner.blocking(move || store.evict(&hash)).await?;
                 let path = self.entry.first.path.clone();
-                let digest = self.entry.verdict(&self.entry.first.claim).unwrap_or("sha256");
+                let digest = self
+                    .entry
+                    .verdict(&self.entry.first.claim)
+                    .unwrap_or("sha256");
                 return Err(FetchError::Disagrees { path, digest });
             };
             let (partial, claim) = (partial.clone(), claimed.claim);
-            let finished = self.inner.runtime.spawn_blocking(move || partial.finish(&claim)).await;
+            // Only looked at first: what disagrees would be removed, and another claim may agree.
+            let finish = move || partial.check(&claim).and_then(|()| partial.finish(&claim));
+            let finished = self.inner.runtime.spawn_blocking(finish).await;
             match finished.map_err(|_| FetchError::Stopped)? {
-                Ok(digests) => {
-                    debug_assert_eq!(disagreement(&claim, &digests), None);
-                    return Ok(Some(digests));
-                }
+                Ok(digests) => return Ok(Some(digests)),
                 Err(FinishError::Incomplete) => return Ok(None),
                 Err(FinishError::Disagrees(digest)) => {
+                    let digest = digest_name(digest);
                     let Entry { hash, size, .. } = &*self.entry;
                     self.entry.judged(&claim, digest);
                     self.inner.disagreed(*hash, *size, &claimed, digest);
@@ -564,8 +590,6 @@ impl Job {
         }
     }
 }
-
-static EMPTY: BTreeSet<PublicKey> = BTreeSet::new();
 
 /// One request to one peer.
 struct Request {
@@ -628,7 +652,11 @@ fn ticks() -> Interval {
     ticks
 }
 
-/// Whether a file is fetched in pieces.
-pub(super) const fn is_large(size: u64) -> bool {
-    size > PIECE_BYTES
+/// As errors name it.
+fn digest_name(of_store: &'static str) -> &'static str {
+    match of_store {
+        "SHA-256" => "sha256",
+        "git blob id" => "git oid",
+        other => other,
+    }
 }

@@ -100,7 +100,9 @@ impl Search {
         }
         if let Some(repository) = self.repository
             && hungry
-            && self.table_asked.is_none_or(|at| at.elapsed() >= TABLE_PAUSE)
+            && self
+                .table_asked
+                .is_none_or(|at| at.elapsed() >= TABLE_PAUSE)
         {
             self.table_asked = Some(Instant::now());
             let inner = Arc::clone(inner);

@@ -136,6 +136,12 @@ impl Provider {
         }
     }
 
+    pub(super) fn moves(&mut self, now: Duration) {
+        if let Some(request) = &mut self.request {
+            request.progress = now;
+        }
+    }
+
     pub(super) fn ended(&mut self, now: Duration) {
         let Some(request) = self.request.take() else {
             return;
