@@ -15,6 +15,9 @@ mod all;
 mod claims;
 mod heal;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -331,7 +334,7 @@ impl Inner {
         }
         liars.insert(*peer, Instant::now());
         drop(liars);
-        tracing::warn!(%peer, what, "a peer sent wrong data: it is not asked any more for a while");
+        // The swarm says so in the log.
         self.swarm.part(peer, what, LIAR_PAUSE);
     }
 
@@ -372,18 +375,5 @@ impl Inner {
             let disagreement = Disagreement { wanted, digest };
             self.disagreements.send(disagreement).unwrap_or_default();
         }
-    }
-}
-
-/// libp2p peer id of a node key, as people know it.
-fn peer_id(key: &PublicKey) -> String {
-    let PublicKey::Ed25519(bytes) = key else {
-        return key.to_string();
-    };
-    match libp2p_identity::ed25519::PublicKey::try_from_bytes(bytes) {
-        Ok(public) => libp2p_identity::PublicKey::from(public)
-            .to_peer_id()
-            .to_string(),
-        Err(_) => key.to_string(),
     }
 }

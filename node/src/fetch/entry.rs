@@ -13,8 +13,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::claims::Claimed;
-use super::{FetchError, Transfer, peer_id};
+use super::{FetchError, Transfer};
 use crate::store::{Claim, Digests, Partial};
+use crate::swarm::peer_id;
 
 /// Claims of one download that are judged with it; who comes with a further one waits for its end.
 const CLAIMS_MAX: usize = 64;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arriving::with_git;
 use super::entry::{Entry, InMemory};
-use super::search::{PROGRESS_BYTES, Search, progressing, prove_size, taken};
+use super::search::{PROGRESS_BYTES, Search, progressing, prove_size};
 use super::{FetchError, Inner, PATIENCE, REQUESTS_MAX};
 use crate::blobs::{Piece, TransferError};
 use crate::store::{Digests, FinishError, Partial, StoreError};
@@ -104,8 +104,8 @@ struct Job {
 struct Asked {
     number: u64,
     task: AbortHandle,
-    /// Bytes taken from the peer when it last was seen to move.
-    taken: u64,
+    /// Bytes read from the peer when it last was seen to move.
+    moved: u64,
 }
 
 /// The thread that writes what comes.
@@ -338,14 +338,11 @@ impl Job {
 
     /// What is due from time to time.
     fn tick(&mut self, machine: &mut Download, list: &Arc<PieceList>) -> Result<(), End> {
-        let traffic: HashMap<_, _> = (self.inner.blobs.traffic().into_iter())
-            .map(|(peer, _, taken)| (peer, taken))
-            .collect();
         let mut moved = Vec::new();
         for (peer, asked) in &mut self.requests {
-            let taken = traffic.get(peer).copied().unwrap_or(0);
-            if taken >= asked.taken + PROGRESS_BYTES {
-                asked.taken = taken;
+            let now = self.inner.blobs.moved(peer);
+            if now >= asked.moved + PROGRESS_BYTES {
+                asked.moved = now;
                 moved.push(*peer);
             }
         }
@@ -500,11 +497,10 @@ impl Job {
         };
         let (number, list) = (self.asked, Arc::clone(list));
         let task = self.tasks.spawn(Box::pin(request.run(number, list, range)));
-        let taken = taken(&self.inner.blobs, &peer);
         let asked = Asked {
             number,
             task,
-            taken,
+            moved: self.inner.blobs.moved(&peer),
         };
         self.requests.insert(peer, asked);
     }

@@ -11,7 +11,7 @@ use cairn_protocol::transfer::Held;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Inner, peer_id};
+use super::Inner;
 use crate::blobs::{Blobs, TransferError};
 
 /// Peers that are asked about one file, and kept in mind; further ones are left out.
@@ -27,7 +27,7 @@ const AGAIN_PARTIAL: Duration = Duration::from_secs(1);
 /// Time between two questions to the look-up table.
 const TABLE_PAUSE: Duration = Duration::from_secs(5);
 /// Time that the look-up table has.
-const TABLE_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const TABLE_PATIENCE: Duration = Duration::from_secs(3);
 /// Time within which [`PROGRESS_BYTES`] must come.
 const PROGRESS_TIME: Duration = Duration::from_secs(15);
 /// Bytes that count as progress: a byte a second is none.
@@ -107,7 +107,8 @@ impl Search {
             self.table_asked = Some(Instant::now());
             let inner = Arc::clone(inner);
             self.asking.spawn(async move {
-                connect_providers(&inner, repository).await;
+                // Dialled meanwhile; they are asked once they are connected.
+                drop(inner.swarm.providers(repository, TABLE_PATIENCE).await);
                 None
             });
         }
@@ -166,32 +167,12 @@ impl Search {
     }
 }
 
-/// Connects to nodes that say they provide a repository.
-pub(super) async fn connect_providers(inner: &Inner, repository: RepositoryId) {
-    let connected = inner.swarm.connected();
-    for peer in inner.swarm.providers(repository, TABLE_PATIENCE).await {
-        if !connected.contains(&peer) {
-            let address = format!("/p2p/{}", peer_id(&peer));
-            if let Err(error) = inner.swarm.dial(&address) {
-                tracing::debug!(%peer, %error, "a provider could not be dialled");
-            }
-        }
-    }
-}
-
-/// Bytes of content that came from a peer since the start.
-pub(super) fn taken(blobs: &Blobs, peer: &PublicKey) -> u64 {
-    let traffic = blobs.traffic();
-    let of_peer = traffic.iter().find(|(key, ..)| key == peer);
-    of_peer.map_or(0, |(_, _, taken)| *taken)
-}
-
 /// Waits until a peer has sent next to nothing for a while.
 pub(super) async fn stalled(blobs: &Blobs, peer: &PublicKey) {
-    let mut before = taken(blobs, peer);
+    let mut before = blobs.moved(peer);
     loop {
         sleep(PROGRESS_TIME).await;
-        let now = taken(blobs, peer);
+        let now = blobs.moved(peer);
         if now.saturating_sub(before) < PROGRESS_BYTES {
             return;
         }

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::arriving::with_git;
 use super::claims::disagreement;
 use super::entry::{Entry, InMemory};
-use super::search::{LOOK_UP_TIMEOUT, connect_providers, progressing, prove_size};
+use super::search::{LOOK_UP_TIMEOUT, TABLE_PATIENCE, progressing, prove_size};
 use super::{FetchError, Inner};
 use crate::blobs::TransferError;
 use crate::store::{Digests, Store, StoreError};
@@ -218,7 +218,8 @@ impl Batch {
             }
         }
         for repository in again {
-            connect_providers(&self.inner, repository).await;
+            // Dialled meanwhile; they are asked the next time.
+            drop(self.inner.swarm.providers(repository, TABLE_PATIENCE).await);
         }
     }
 
