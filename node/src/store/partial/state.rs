@@ -17,13 +17,13 @@ use super::super::flats::read_path;
 use super::super::{Digests, StoreError};
 use super::held;
 use super::keeper::Work;
-use super::table::bytes_of;
+use super::table::{bytes_of, invalid};
 use crate::files::{FileError, Files, OpenFile, sync_dir_or_end, sync_or_end};
 
 /// Bytes of pieces that are not durable yet from which on a step is made, however recent they are.
-const STEP_BYTES: u64 = 4 << 20;
+const STEP_BYTES: u64 = 8 << 20;
 /// Bytes of pieces that are not durable yet at which whoever writes waits for the step.
-const BEHIND_BYTES_MAX: u64 = 8 << 20;
+const BEHIND_BYTES_MAX: u64 = 32 << 20;
 /// Pieces that wait in memory for earlier ones to be hashed first; later ones are read back when it is their turn.
 const WAITING_PIECES_MAX: u64 = 16;
 /// Pieces that one write reads back to be hashed: more would keep its caller waiting.
@@ -92,6 +92,8 @@ struct Progress {
 pub(super) struct Ledger {
     file: Option<OpenFile>,
     step: u64,
+    /// What the last step noted.
+    noted: Option<PieceSet>,
     /// All files have durable names, and the piece list durable bytes.
     is_named: bool,
     /// The files are gone, or about to be.
@@ -324,9 +326,8 @@ impl State {
         let size = self.list.size();
         let len = parts.iter().map(|part| part.len() as u64).sum();
         if piece_len(index, size) != Some(len) {
-            return Err(StoreError::Source(std::io::Error::new(
-                std::io::ErrorKind::InvalidInput,
-                format!("{len} bytes are not piece {index} of {size} bytes"),
+            return Err(invalid(format!(
+                "{len} bytes are not piece {index} of {size} bytes"
             )));
         }
         let _open = self.gate.read();
@@ -463,7 +464,7 @@ impl State {
             progress.is_queued = false;
             (progress.held.clone(), progress.behind_bytes)
         };
-        if ledger.is_closed {
+        if ledger.is_closed || (behind_bytes == 0 && ledger.noted.as_ref() == Some(&held)) {
             return Ok(());
         }
         sync_or_end(files, &self.file)?;
@@ -489,6 +490,7 @@ impl State {
             sync_dir_or_end(files, &self.places.folder)?;
             ledger.is_named = true;
         }
+        ledger.noted = Some(held);
         Ok(())
     }
 
@@ -560,7 +562,9 @@ impl State {
             ..Order::new()
         };
         if !lost.is_empty() {
-            lost.into_iter().for_each(|index| self.lose(index));
+            for index in lost {
+                self.lose(index);
+            }
             return Ok(None);
         }
         Ok(Some(Others {

@@ -116,14 +116,11 @@ impl Partials {
                 state::remove_files(&*self.files, &places)?;
                 continue;
             }
-            match self.glance(&places, &left)? {
-                Some(known) => {
-                    self.known.lock().insert(hash, known);
-                }
-                None => {
-                    tracing::warn!(%hash, "what is left of a partial file is of no use: removed");
-                    state::remove_files(&*self.files, &places)?;
-                }
+            if let Some(known) = self.glance(&places, &left)? {
+                self.known.lock().insert(hash, known);
+            } else {
+                tracing::warn!(%hash, "what is left of a partial file is of no use: removed");
+                state::remove_files(&*self.files, &places)?;
             }
         }
         Ok(())
@@ -147,7 +144,7 @@ impl Partials {
         let size = stat.size;
         let has_list = match self.files.stat_path(&places.pieces)? {
             Some(stat) => stat.size == 32 * piece_count(size) && size > PIECE_BYTES,
-            None => size <= PIECE_BYTES,
+            None => (1..=PIECE_BYTES).contains(&size),
         };
         if !has_list {
             return Ok(None);
@@ -216,13 +213,18 @@ impl Partials {
         list: &PieceList,
     ) -> Result<Arc<State>, StoreError> {
         if PieceList::root(list.values(), list.size()) != *hash {
-            return Err(StoreError::Source(std::io::Error::new(
-                std::io::ErrorKind::InvalidInput,
-                format!("this piece list is not that of {hash}"),
-            )));
+            return Err(invalid(format!("this piece list is not that of {hash}")));
         }
         let _opening = self.lock(hash);
         if let Some(state) = self.opened(hash) {
+            // The list proves how many pieces there are; only the last one proves how long it is.
+            if state.list.size() != list.size() {
+                return Err(invalid(format!(
+                    "{hash} is being stored with {} bytes, not with {}",
+                    state.list.size(),
+                    list.size()
+                )));
+            }
             return Ok(state);
         }
         let list = Arc::new(list.clone());
@@ -326,6 +328,14 @@ impl Partials {
         state::remove_files(&*self.files, &self.places(hash))?;
         Ok(known.held_bytes.load(Ordering::Relaxed))
     }
+}
+
+/// A request that nothing on the disk is to blame for.
+pub(super) fn invalid(reason: String) -> StoreError {
+    StoreError::Source(std::io::Error::new(
+        std::io::ErrorKind::InvalidInput,
+        reason,
+    ))
 }
 
 /// Bytes of the pieces of a set.
