@@ -5,16 +5,17 @@
 //! bytes, which also proves the bytes; so no hash tree is kept on the disk.
 
 use bao_tree::io::mixed::{EncodedItem, traverse_selected_rec};
-use bao_tree::{BlockSize, ChunkNum, ChunkRanges, ChunkRangesRef, TreeNode};
+use bao_tree::io::sync::truncate_ranges;
+use bao_tree::iter::BaoChunk;
+use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges, ChunkRangesRef, TreeNode};
 use blake3::hazmat::{self, HasherExt as _, Mode};
 use bytes::Bytes;
-use cairn_protocol::piece::ChainingValue;
+use cairn_protocol::piece::{ChainingValue, PieceList};
 
 /// Binary logarithm of the chunks (of 1 KiB) in a leaf, iroh-blobs' group.
 pub(super) const GROUP: BlockSize = BlockSize::from_chunk_log(GROUP_LOG);
-/// The same of a piece.
-pub(super) const PIECE: BlockSize = BlockSize::from_chunk_log(PIECE_LOG);
 const GROUP_LOG: u8 = 4;
+/// The same of a piece.
 const PIECE_LOG: u8 = 10;
 const GROUP_BYTES: usize = 1024 << GROUP_LOG;
 
@@ -72,6 +73,36 @@ impl Pyramid {
     }
 }
 
+/// What an answer consists of, above the groups of a piece.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The hash pair of a node above the pieces.
+    Pair(TreeNode),
+    /// These chunks of a piece.
+    Piece(u64, ChunkRanges),
+}
+
+/// An answer's steps, after the size.
+pub(super) fn steps(
+    list: &PieceList,
+    ranges: &ChunkRangesRef,
+) -> impl Iterator<Item = Step> + Send {
+    let size = list.size();
+    let tree = BaoTree::new(size, BlockSize::from_chunk_log(PIECE_LOG));
+    let items = tree.ranges_pre_order_chunks_iter_ref(truncate_ranges(ranges, size), 0);
+    items.map(|item| match item {
+        BaoChunk::Parent { node, .. } => Step::Pair(node),
+        BaoChunk::Leaf {
+            start_chunk,
+            ranges,
+            ..
+        } => {
+            let ranges = ranges.union(ChunkRangesRef::new_unchecked(&[]));
+            Step::Piece(start_chunk.0 >> PIECE_LOG, ranges)
+        }
+    })
+}
+
 /// Hash pairs and leaves in the order of the wire; the leaves are slices of the piece.
 #[derive(Debug, Default)]
 struct Parts {
@@ -108,14 +139,15 @@ impl Parts {
 }
 
 /// The wire form of those chunks of a piece that `ranges` selects; `None` where the bytes are not those of
-/// the chaining value. `ranges` counts from the file's start, canonical as bao-tree's iterators give it.
+/// the list. `ranges` counts from the file's start, canonical as bao-tree's iterators give it.
 pub(super) fn encode_piece(
     index: u64,
     bytes: &Bytes,
-    only: bool,
-    value: &ChainingValue,
+    list: &PieceList,
     ranges: &ChunkRangesRef,
 ) -> Option<Vec<Bytes>> {
+    let value = list.values().get(usize::try_from(index).ok()?)?;
+    let only = list.values().len() == 1;
     let start = index << PIECE_LOG;
     let mut parts = Parts::default();
     if bytes.len() <= GROUP_BYTES {

@@ -110,7 +110,7 @@ impl Inner {
         size: u64,
     ) -> Result<PieceList, TransferError> {
         let count = piece_count(size);
-        let mut values = Vec::new();
+        let mut values: Vec<u8> = Vec::new();
         for first in (0..count).step_by(usize::try_from(LIST_STEP).unwrap_or(usize::MAX)) {
             let end = count.min(first + LIST_STEP);
             let mut ranges = ChunkRanges::empty();
@@ -121,6 +121,8 @@ impl Inner {
             let mut stream = self.get_ranges(peer, hash, ranges.clone()).await?;
             let mut reading = self.reading(&peer, &mut stream);
             read_size(&mut reading, size).await?;
+            // Memory for what came, not for what was announced.
+            values.resize(usize::try_from(end * 32).unwrap_or(usize::MAX), 0);
             let mut pair = [0; 64];
             let mut chunk = [0; 16 << 10];
             for item in geometry(size, &ranges) {
@@ -137,12 +139,17 @@ impl Inner {
                     .await
                     .map_err(StreamError::of_transfer)?;
                 let range = node.chunk_range();
+                if node.mid().0 % PIECE_CHUNKS != 0 {
+                    continue;
+                }
                 let [from, middle, to] =
                     [range.start, node.mid(), range.end].map(|chunk| chunk.0 / PIECE_CHUNKS);
                 let (left, right) = pair.split_at(32);
                 for (from, to, value) in [(from, middle, left), (middle, to.min(count), right)] {
-                    if to.saturating_sub(from) == 1 && (first..end).contains(&from) {
-                        values.extend_from_slice(value);
+                    let of_piece = to.saturating_sub(from) == 1;
+                    let at = usize::try_from(from * 32).unwrap_or(usize::MAX);
+                    if of_piece && let Some(to) = values.get_mut(at..at.saturating_add(32)) {
+                        to.copy_from_slice(value);
                     }
                 }
             }

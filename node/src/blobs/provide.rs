@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use bao_tree::io::sync::truncate_ranges;
-use bao_tree::iter::BaoChunk;
-use bao_tree::{BaoTree, ChunkRanges, ChunkRangesRef};
+use bao_tree::ChunkRanges;
 use bytes::Bytes;
 use cairn_protocol::hash::Blake3;
 use cairn_protocol::limits::{HASH_SEQUENCE_BYTES_MAX, LOOKUP_HASHES_MAX, RANGES_BYTES_MAX};
@@ -13,7 +11,7 @@ use iroh_blobs::Hash;
 use iroh_blobs::protocol::{ERR_LIMIT, ERR_PERMISSION, GetManyRequest, GetRequest, Request};
 use tokio::task::JoinHandle;
 
-use super::encode::{PIECE, Pyramid, encode_piece};
+use super::encode::{Pyramid, Step, encode_piece, steps};
 use super::serve::{Client, Cut};
 use super::wire::Writing;
 use crate::store::{Pieces, StoreError};
@@ -118,26 +116,20 @@ impl Client {
         let size = list.size();
         let tree = self.tree(hash, &pieces);
         let held = pieces.held();
-        let ranges = truncate_ranges(ranges, size);
         let mut head = size.to_le_bytes().to_vec();
         let mut ahead: Option<Ahead> = None;
-        for item in BaoTree::new(size, PIECE).ranges_pre_order_chunks_iter_ref(ranges, 0) {
-            let (start, ranges) = match item {
-                BaoChunk::Parent { node, .. } => {
+        for step in steps(&list, ranges) {
+            let (index, ranges) = match step {
+                Step::Pair(node) => {
                     let pair = tree.pair_above_pieces(node).ok_or(Cut::NotHere)?;
                     head.extend_from_slice(pair.as_flattened());
                     continue;
                 }
-                BaoChunk::Leaf {
-                    start_chunk,
-                    ranges,
-                    ..
-                } => (start_chunk.0, ranges),
+                Step::Piece(index, ranges) => (index, ranges),
             };
-            let index = start >> PIECE.chunk_log();
             let here = held.as_ref().is_none_or(|held| held.contains(index));
             let next = if here {
-                let piece = self.piece(&pieces, hash, index, owned(ranges)).await?;
+                let piece = self.piece(&pieces, hash, index, ranges).await?;
                 Some(Ahead {
                     head: std::mem::take(&mut head),
                     piece,
@@ -188,13 +180,10 @@ impl Client {
         let pieces = pieces.clone();
         Ok(tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let list = pieces.list();
-            let value = list.values().get(usize::try_from(index).ok()?)?;
             let bytes = pieces.read(index).inspect_err(|error| {
                 not_here(hash, error);
             });
-            let only = list.values().len() == 1;
-            encode_piece(index, &bytes.ok()?, only, value, &ranges)
+            encode_piece(index, &bytes.ok()?, pieces.list(), &ranges)
         }))
     }
 
@@ -214,10 +203,6 @@ impl Client {
         }
         Ok(writing.write(&mut chunks).await?)
     }
-}
-
-fn owned(ranges: &ChunkRangesRef) -> ChunkRanges {
-    ranges.union(ChunkRangesRef::new_unchecked(&[]))
 }
 
 fn blake3(hash: &Hash) -> Blake3 {

@@ -1,6 +1,8 @@
 //! Two of ours, and ours with iroh-blobs' own, over real sockets.
 
+mod hostile;
 mod own;
+mod stock;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -13,10 +13,10 @@ use super::traffic::Counts;
 
 /// Bytes that must move within a timeout, or all that are left where that is less.
 pub(super) const PROGRESS_BYTES: usize = 16 << 10;
-/// Time that a peer we read from has for as much.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time that a peer we read from has for as much; tests would not wait so long.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
 /// Time that a peer which reads from us has for as much.
-pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 /// Bytes that are taken from the rate at once.
 const RATE_STEP_BYTES: usize = 64 << 10;
 
