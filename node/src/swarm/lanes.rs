@@ -4,6 +4,7 @@
 //! chance, and loses a stream that arrives while another is handed over.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -25,6 +26,11 @@ use parking_lot::Mutex;
 /// Peers that are refused at once; of more, the one that is refused for the shortest time is let in again.
 const REFUSED_MAX: usize = 10_000;
 
+/// Connections to us from one address that are being made; further ones are refused.
+const PENDING_PER_IP_MAX: usize = 32;
+/// Connections to us from one address; further ones are refused.
+const ESTABLISHED_PER_IP_MAX: usize = 128;
+
 /// Peers that may not connect for a while; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Refused(Arc<Mutex<HashMap<PeerId, Instant>>>);
@@ -33,6 +39,60 @@ pub(super) struct Refused(Arc<Mutex<HashMap<PeerId, Instant>>>);
 #[derive(Debug, thiserror::Error)]
 #[error("this peer is refused for a while")]
 struct RefusedError;
+
+/// A connection from an address that has enough of them.
+#[derive(Debug, thiserror::Error)]
+#[error("this address has too many connections")]
+struct CrowdError;
+
+/// Connections to us by the address that they come from (a /64 of IPv6), so that one can't take all.
+#[derive(Debug, Default)]
+struct Crowd {
+    pending: HashMap<ConnectionId, IpAddr>,
+    established: HashMap<ConnectionId, IpAddr>,
+}
+
+impl Crowd {
+    fn place(address: &Multiaddr) -> IpAddr {
+        match super::address::ip_of(address) {
+            Some(IpAddr::V6(ip)) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
+            Some(ip) => ip,
+            None => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        }
+    }
+
+    fn count(of: &HashMap<ConnectionId, IpAddr>, place: IpAddr) -> usize {
+        of.values().filter(|from| **from == place).count()
+    }
+
+    fn begin(&mut self, id: ConnectionId, address: &Multiaddr) -> Result<(), ConnectionDenied> {
+        let place = Self::place(address);
+        if Self::count(&self.pending, place) >= PENDING_PER_IP_MAX
+            || Self::count(&self.established, place) >= ESTABLISHED_PER_IP_MAX
+        {
+            return Err(ConnectionDenied::new(CrowdError));
+        }
+        self.pending.insert(id, place);
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: &FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(made) => {
+                if let Some(place) = self.pending.remove(&made.connection_id) {
+                    self.established.insert(made.connection_id, place);
+                }
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                self.established.remove(&closed.connection_id);
+            }
+            FromSwarm::ListenFailure(failed) => {
+                self.pending.remove(&failed.connection_id);
+            }
+            _ => {}
+        }
+    }
+}
 
 impl Refused {
     /// Refuses a peer for that long from now.
@@ -102,6 +162,7 @@ pub(super) struct Lane {
 pub(super) struct Lanes {
     protocol: StreamProtocol,
     refused: Refused,
+    crowd: Crowd,
     events: VecDeque<ToSwarm<Lane, Open>>,
 }
 
@@ -115,6 +176,7 @@ impl Lanes {
         Self {
             protocol,
             refused,
+            crowd: Crowd::default(),
             events: VecDeque::new(),
         }
     }
@@ -142,6 +204,15 @@ impl Lanes {
 impl NetworkBehaviour for Lanes {
     type ConnectionHandler = LaneHandler;
     type ToSwarm = Lane;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.crowd.begin(id, remote)
+    }
 
     fn handle_established_inbound_connection(
         &mut self,
@@ -175,7 +246,9 @@ impl NetworkBehaviour for Lanes {
         self.handler(&peer)
     }
 
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.crowd.on_event(&event);
+    }
 
     fn on_connection_handler_event(
         &mut self,

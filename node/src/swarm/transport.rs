@@ -17,7 +17,7 @@ use super::SwarmError;
 /// Streams of one connection that are open at once; further ones are refused.
 const STREAMS_MAX: usize = 128;
 /// Time that a connection's handshakes may take, all together.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one QUIC stream that wait to be read; the sender waits at it.
 const QUIC_STREAM_BYTES: u32 = 1 << 20;
 /// Bytes of one QUIC connection that wait to be read; the sender waits at it.
