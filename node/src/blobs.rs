@@ -113,7 +113,8 @@ impl Blobs {
         Self::spawn_with(config, key, store, Arc::new(may_read), stop).await
     }
 
-    async fn spawn_with(
+    /// The same under another rule of who may read what.
+    pub(crate) async fn spawn_with(
         config: BlobsConfig,
         key: &SecretKey,
         store: Store,
@@ -240,6 +241,11 @@ impl Blobs {
         into: mpsc::Sender<Piece>,
     ) -> Result<(), TransferError> {
         self.inner.pieces(peer, hash, &list, pieces, into).await
+    }
+
+    /// Bytes that were read from a peer since the start, whatever they are: whether it moves.
+    pub(crate) fn moved(&self, peer: &PublicKey) -> u64 {
+        self.inner.traffic.moved(peer)
     }
 
     /// Bytes of content sent to and taken from each peer since the start: key, sent, taken.

@@ -132,6 +132,11 @@ pub struct PeerInfo {
     pub rtt_ms: Option<f64>,
 }
 
+/// libp2p peer id of a node's key, as it is shown; the key itself where no node can have it.
+pub(crate) fn peer_id(key: &PublicKey) -> String {
+    address::peer_of(key).map_or_else(|| key.to_string(), |peer| peer.to_string())
+}
+
 /// What tests set otherwise.
 #[derive(Debug, Clone)]
 struct Tuning {

@@ -15,6 +15,8 @@ const PEERS_MAX: usize = 4_096;
 pub(super) struct Counts {
     sent: AtomicU64,
     taken: AtomicU64,
+    /// Bytes that were read from the peer, verified or not: whether it moves.
+    moved: AtomicU64,
 }
 
 impl Counts {
@@ -24,6 +26,10 @@ impl Counts {
 
     pub(super) fn add_taken(&self, bytes: u64) {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_moved(&self, bytes: u64) {
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn get(&self) -> (u64, u64) {
@@ -55,6 +61,13 @@ impl Traffic {
             }
         }
         Arc::clone(peers.entry(*peer).or_default())
+    }
+
+    /// Bytes that were read from a peer.
+    pub(super) fn moved(&self, peer: &PublicKey) -> u64 {
+        let peers = self.peers.lock();
+        let moved = |counts: &Arc<Counts>| counts.moved.load(Ordering::Relaxed);
+        peers.get(peer).map_or(0, moved)
     }
 
     /// Peer, bytes sent, bytes taken; only those with any.

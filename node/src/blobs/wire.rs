@@ -103,6 +103,7 @@ impl Reading<'_> {
                 Err(_) => return Err(StreamError::Lost),
             };
             *filled += bytes;
+            self.counts.add_moved(bytes as u64);
             if let Some(rate) = self.rate {
                 // Our own waiting is not the peer's.
                 let before = Instant::now();
