@@ -81,4 +81,12 @@ impl Access {
     pub(crate) fn add_one(&self, hash: &Blake3) {
         self.relation.write().public.insert(prefix(hash));
     }
+
+    /// Forgets all but these blobs, and that anything was walked.
+    pub(crate) fn retain(&self, live: &HashSet<Blake3>) {
+        let live: HashSet<Prefix> = live.iter().map(prefix).collect();
+        let mut relation = self.relation.write();
+        relation.public.retain(|blob| live.contains(blob));
+        relation.walked.clear();
+    }
 }

@@ -240,8 +240,7 @@ impl Repos {
         {
             return;
         }
-        let shown =
-            view.and_then(|view| Repo::new(Arc::clone(&self.inner.reader), &view, pinned));
+        let shown = view.and_then(|view| Repo::new(Arc::clone(&self.inner.reader), &view, pinned));
         match shown {
             Some(repo) => state.table.insert(*repository, repo),
             None => state.table.remove(repository),

@@ -349,7 +349,9 @@ impl Ledger {
             return Vec::new();
         };
         let places = space.heads(id, max);
-        let facts = places.into_iter().map(|place| (place, held.heads.fact(&place)));
+        let facts = places
+            .into_iter()
+            .map(|place| (place, held.heads.fact(&place)));
         facts
             .filter_map(|(place, fact)| Some(head_view(place, fact?)))
             .collect()

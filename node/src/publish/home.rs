@@ -186,8 +186,11 @@ pub(super) fn sign(
         id: head.id(),
         envelope: head.envelope().to_vec(),
     })?;
-    *unsettled(node) = Some(head);
+    *unsettled(node) = Some(head.clone());
     settle(node)?;
+    // The head last: whoever has it first would ask for the change.
+    records.push(head);
+    node.published(&records);
     Ok(seq)
 }
 
@@ -248,7 +251,7 @@ pub(crate) fn finish_signed(
         });
         if !known {
             tracing::info!(head = %head.id(), "taking in a head that was signed before a crash");
-            *unsettled(node) = Some(head);
+            *unsettled(node) = Some(head.clone());
             match settle(node) {
                 // It is taken in by the next push, or the next start: readers need not wait for that.
                 Err(PublishError::Store(error)) => {
@@ -257,6 +260,7 @@ pub(crate) fn finish_signed(
                 }
                 settled => settled?,
             }
+            node.published(&[head]);
         }
     }
     Ok(())

@@ -29,10 +29,7 @@ pub(crate) struct Pending {
 }
 
 /// What is shown of a repository, if anything.
-pub(super) fn shown<'a>(
-    state: &'a State,
-    repository: &RepositoryId,
-) -> Option<RepositoryView<'a>> {
+pub(super) fn shown<'a>(state: &'a State, repository: &RepositoryId) -> Option<RepositoryView<'a>> {
     let mut view = state.ledger.repository(repository)?;
     let newest = view.head.as_ref()?.id;
     if state.own_namespace == Some(view.namespace) {
@@ -143,7 +140,10 @@ impl Repos {
     /// Whether a repository is this node's own.
     pub(crate) fn is_own(&self, repository: &RepositoryId) -> bool {
         let state = self.read();
-        let namespace = state.ledger.repository(repository).map(|view| view.namespace);
+        let namespace = state
+            .ledger
+            .repository(repository)
+            .map(|view| view.namespace);
         namespace.is_some() && namespace == state.own_namespace
     }
 }

@@ -173,6 +173,11 @@ impl Walk {
         self.access.add(&self.reached, &HashSet::new());
     }
 
+    /// Bytes of metadata that were reached so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn store_made(&mut self) -> Result<(), StoreError> {
         if self.made.is_empty() {
             return Ok(());
@@ -313,14 +318,12 @@ impl Walk {
             ));
         }
         let parents = object.parents.iter().zip(&entry.parents);
-        self.todo.extend(
-            parents.filter_map(|(commit, hash)| {
-                hash.map(|hash| Step::Entry {
-                    hash,
-                    commit: *commit,
-                })
-            }),
-        );
+        self.todo.extend(parents.filter_map(|(commit, hash)| {
+            hash.map(|hash| Step::Entry {
+                hash,
+                commit: *commit,
+            })
+        }));
         self.todo.extend(entry.manifest.map(|hash| Step::Manifest {
             hash,
             tree: object.tree,
@@ -334,8 +337,7 @@ impl Walk {
             return Ok(());
         }
         let bytes = self.read(hash)?;
-        let manifest =
-            Manifest::decode(&bytes).map_err(|error| wrong("manifest", hash, error))?;
+        let manifest = Manifest::decode(&bytes).map_err(|error| wrong("manifest", hash, error))?;
         let object = manifest.tree_bytes();
         if Blake3::of(&object) != manifest.tree || object_oid(ObjectKind::Tree, &object) != *tree {
             return Err(wrong("manifest", hash, "is not the tree it stands for"));
@@ -390,6 +392,9 @@ impl Walk {
 
 /// The object that a tag names in its first line.
 fn tagged(bytes: &[u8]) -> Option<GitOid> {
-    let line = bytes.strip_prefix(b"object ")?.split(|byte| *byte == b'\n').next()?;
+    let line = bytes
+        .strip_prefix(b"object ")?
+        .split(|byte| *byte == b'\n')
+        .next()?;
     std::str::from_utf8(line).ok()?.parse().ok()
 }

@@ -297,7 +297,11 @@ impl<T> Chain<T> {
 
     /// Where a record stands, if it is known.
     pub(super) fn place_of(&self, id: &RecordId) -> Option<Place> {
-        self.facts.keys().rev().find(|(_, known)| known == id).copied()
+        self.facts
+            .keys()
+            .rev()
+            .find(|(_, known)| known == id)
+            .copied()
     }
 
     pub(super) fn fact(&self, place: &Place) -> Option<&Fact<T>> {
