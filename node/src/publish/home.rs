@@ -150,6 +150,7 @@ pub(super) fn sign(
     for record in &records {
         node.repos.take(record);
     }
+    node.published(&records);
 
     let next = node
         .repos
@@ -186,11 +187,8 @@ pub(super) fn sign(
         id: head.id(),
         envelope: head.envelope().to_vec(),
     })?;
-    *unsettled(node) = Some(head.clone());
+    *unsettled(node) = Some(head);
     settle(node)?;
-    // The head last: whoever has it first would ask for the change.
-    records.push(head);
-    node.published(&records);
     Ok(seq)
 }
 
@@ -206,6 +204,7 @@ pub(super) fn settle(node: &Inner) -> Result<(), PublishError> {
     let mut waiting = unsettled(node);
     if let Some(head) = &*waiting {
         take_head(node, head)?;
+        node.published(std::slice::from_ref(head));
         *waiting = None;
     }
     Ok(())
@@ -251,7 +250,7 @@ pub(crate) fn finish_signed(
         });
         if !known {
             tracing::info!(head = %head.id(), "taking in a head that was signed before a crash");
-            *unsettled(node) = Some(head.clone());
+            *unsettled(node) = Some(head);
             match settle(node) {
                 // It is taken in by the next push, or the next start: readers need not wait for that.
                 Err(PublishError::Store(error)) => {
@@ -260,7 +259,6 @@ pub(crate) fn finish_signed(
                 }
                 settled => settled?,
             }
-            node.published(&[head]);
         }
     }
     Ok(())
