@@ -79,8 +79,18 @@ pub const FRAME_BYTES_MAX: usize = 1 << 20;
 pub const FRAME_RECORDS_MAX: usize = 1_000;
 /// Namespaces in one page of a summary; a neighbour that sends more is dropped.
 pub const SUMMARY_SCOPES_MAX: usize = 1_000;
-/// Ids that one frame asks for; a neighbour that sends more is dropped.
+/// Ids that one frame asks for or offers; a neighbour that sends more is dropped.
 pub const WANT_IDS_MAX: usize = 4_096;
+/// Bytes of one round of set comparison that we make; a neighbour's may be as long as a frame.
+pub const RECONCILE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the program's name in a greeting; a neighbour that sends more is dropped.
+pub const AGENT_BYTES_MAX: usize = 64;
+/// Ports in a greeting; a neighbour that sends more is dropped.
+pub const BLOB_PORTS_MAX: usize = 16;
+/// Unknown fields in a greeting; a neighbour that sends more is dropped.
+pub const HELLO_FIELDS_MAX: usize = 32;
+/// Bytes of one unknown field in a greeting; a neighbour that sends more is dropped.
+pub const HELLO_FIELD_BYTES_MAX: usize = 1_024;
 /// Hashes in one look-up of blobs; a request with more is refused.
 pub const LOOKUP_HASHES_MAX: usize = 1_024;
 /// Hashes in one answer about a head's metadata; the rest comes in further answers.
