@@ -71,6 +71,8 @@ pub const HEAD_CARD_BYTES_MAX: usize = 2 << 10;
 pub const TOKEN_BYTES_MAX: usize = 96;
 /// Bytes of a file that is fetched from peers; a larger one is refused by name.
 pub const FETCH_BYTES_MAX: u64 = 1 << 40;
+/// Attestations kept of one repository, those with the lowest ids; the others are refused.
+pub const ATTESTATIONS_MAX: usize = 64;
 /// Claims of one repository that are remembered as wrong; further ones are found again when they are read.
 pub const INVALID_CLAIMS_MAX: usize = 1_000;
 /// Bytes of one frame between neighbours; a neighbour that announces more is dropped.
