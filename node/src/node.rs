@@ -21,7 +21,7 @@ use crate::journal::{Entry as JournalEntry, Journal};
 use crate::keys::Keys;
 use crate::network::Network;
 use crate::publish::{self, PublishError, PushRequest, Pushed};
-use crate::repos::Repos;
+use crate::repos::{Repos, WrongClaim};
 use crate::store::{Content, Store, StoreError, StoreOptions};
 use crate::swarm::{PeerInfo, SwarmError};
 
@@ -90,6 +90,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) journal: Journal,
     pub(crate) repos: Repos,
+    pub(crate) access: Access,
     pub(crate) namespace: NamespaceId,
     /// Held by whoever moves a head.
     pub(crate) publishing: Mutex<()>,
@@ -108,6 +109,8 @@ struct Local {
     pinned: HashSet<RepositoryId>,
     /// Envelope of the newest head that this home signed, by repository.
     signed: BTreeMap<RepositoryId, Vec<u8>>,
+    /// Claims of commits that were found wrong.
+    wrong: Vec<(RepositoryId, WrongClaim)>,
 }
 
 impl Node {
@@ -155,7 +158,11 @@ impl Node {
             Some(namespace) => namespace,
             None => found_namespace(&keys, &store, &repos)?,
         };
+        for (repository, claim) in local.wrong {
+            repos.mark_wrong(repository, claim);
+        }
         repos.loaded(namespace, local.pinned);
+        let access = Access::default();
         let network = match &config.network {
             None => None,
             Some(network) => Some(Network::spawn(
@@ -164,7 +171,7 @@ impl Node {
                 &keys.node,
                 &store,
                 &repos,
-                &Access::default(),
+                &access,
             )?),
         };
         let inner = Inner {
@@ -174,6 +181,7 @@ impl Node {
             store,
             journal,
             repos,
+            access,
             namespace,
             publishing: Mutex::new(()),
             unsettled: Mutex::new(None),
@@ -264,6 +272,13 @@ impl Node {
 }
 
 impl Inner {
+    /// Tells peers of records that were stored here and are in the state; never waits for them.
+    pub(crate) fn published(&self, records: &[Record]) {
+        if let Some(network) = &self.network {
+            network.follower.published(records);
+        }
+    }
+
     /// The epoch that this node's records are signed in.
     pub(crate) fn epoch(&self) -> u64 {
         self.repos.ledger(|ledger| {
@@ -291,6 +306,25 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
                 ..
             } => {
                 local.signed.insert(repository, envelope);
+            }
+            JournalEntry::Invalid {
+                repository,
+                path,
+                blake3,
+                size,
+                sha256,
+                git,
+                digest,
+            } => {
+                let claim = WrongClaim {
+                    path,
+                    blake3,
+                    size,
+                    sha256,
+                    git,
+                    digest,
+                };
+                local.wrong.push((repository, claim));
             }
             JournalEntry::Alias { .. } => {}
         }

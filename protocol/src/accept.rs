@@ -14,6 +14,7 @@
 //! - no head is shown whose chain within the epoch, or one of whose changes, is unknown.
 
 mod anew;
+mod attested;
 mod chain;
 mod course;
 mod held;
@@ -30,10 +31,12 @@ pub use view::{HeadView, NamespaceView, RepositoryView};
 use crate::hash::{Blake3, NamespaceId, RecordId, RepositoryId};
 use crate::key::PublicKey;
 use crate::name::{RepoKind, RepoName};
-use crate::record::{Body, Freshness, Link, NamesTarget, Namespace, Record, Rows, Visibility};
+use crate::record::{
+    Attestation, Body, Freshness, Link, NamesTarget, Namespace, Record, Rows, Visibility,
+};
 
-use chain::Standing;
-use held::Carried;
+use chain::{Fact, Place, Standing};
+use held::{Carried, HeadItem};
 use pool::{Pool, Ticket, Waiting};
 use space::Space;
 use tree::Planted;
@@ -66,6 +69,9 @@ pub enum Refusal {
     /// A namespace record that carries rows into the first epoch, or others within an epoch.
     #[error("what an epoch takes over is said once, when it begins")]
     Carried,
+    /// An attestation about a repository of which as many with lower ids are kept as there may be.
+    #[error("enough attestations with lower ids are kept of its repository")]
+    Crowded,
 }
 
 /// What became of a record.
@@ -188,8 +194,11 @@ impl Ledger {
                 space.insert_names(record, name, body.target.clone(), pool)
             }
             (Body::Freshness(body), _) => space.insert_freshness(record, body, pool),
-            (Body::Namespace(_) | Body::Change(_) | Body::Head(_), _) => {
-                unreachable!("invariant: changes and heads name a repository")
+            (Body::Attestation(body), Some(repository)) => {
+                space.insert_attestation(record, body, repository, pool)
+            }
+            (Body::Namespace(_) | Body::Change(_) | Body::Head(_) | Body::Attestation(_), _) => {
+                unreachable!("invariant: changes, heads and attestations name a repository")
             }
         }
     }
@@ -274,7 +283,8 @@ impl Ledger {
                 | Waiting::Change(namespace, _)
                 | Waiting::Head(namespace, ..)
                 | Waiting::Names(namespace, ..)
-                | Waiting::Freshness(namespace, ..) => namespace,
+                | Waiting::Freshness(namespace, ..)
+                | Waiting::Attestation(namespace, ..) => namespace,
             };
             if let Some(space) = self.spaces.get_mut(namespace) {
                 space.forget(&waiting);
@@ -327,17 +337,7 @@ impl Ledger {
         })?;
         let head = current
             .filter(|_| ready)
-            .map(|(((epoch, seq), id), fact)| HeadView {
-                id,
-                epoch,
-                seq,
-                time: fact.item.time,
-                signer: fact.signer,
-                refs: fact.item.refs,
-                changes: &fact.item.changes,
-                card: &fact.item.shown.card,
-                settings: &fact.item.shown.settings,
-            });
+            .map(|(place, fact)| head_view(place, fact));
         Some(RepositoryView {
             id: *id,
             namespace,
@@ -346,6 +346,58 @@ impl Ledger {
             frozen,
             next: next.filter(|_| agreed),
         })
+    }
+
+    /// A repository's head in force and those that it replaced, newest first, at most so many.
+    pub fn heads(&self, id: &RepositoryId, max: usize) -> Vec<HeadView<'_>> {
+        let known = || {
+            self.repository(id)?.head?;
+            let space = self.spaces.get(self.repositories.get(id)?)?;
+            Some((space, space.repository(id)?))
+        };
+        let Some((space, held)) = known() else {
+            return Vec::new();
+        };
+        let places = space.heads(id, max);
+        let facts = places
+            .into_iter()
+            .map(|place| (place, held.heads.fact(&place)));
+        facts
+            .filter_map(|(place, fact)| Some(head_view(place, fact?)))
+            .collect()
+    }
+
+    /// One head of a repository: the one in force, or one that it replaced; `None` for any other.
+    pub fn head(&self, id: &RepositoryId, head: &RecordId) -> Option<HeadView<'_>> {
+        self.repository(id)?.head?;
+        let space = self.spaces.get(self.repositories.get(id)?)?;
+        let place = space.head(id, head)?;
+        let fact = space.repository(id)?.heads.fact(&place)?;
+        Some(head_view(place, fact))
+    }
+
+    /// What was found of a repository, by whomever: record, signer, finding; at most `ATTESTATIONS_MAX`.
+    pub fn attestations(
+        &self,
+        id: &RepositoryId,
+    ) -> impl Iterator<Item = (RecordId, PublicKey, &Attestation)> {
+        let namespace = self.repositories.get(id);
+        let space = namespace.and_then(|namespace| self.spaces.get(namespace));
+        space.into_iter().flat_map(|space| space.attestations(id))
+    }
+
+    /// Whether a record that was given waits for something; `None` where it was refused or forgotten.
+    pub fn waits(&self, record: &Record) -> Option<bool> {
+        self.spaces.get(&record.namespace())?.waits(record)
+    }
+
+    /// Repositories that name a namespace, in its epoch in force or not.
+    pub fn repositories_of(
+        &self,
+        namespace: &NamespaceId,
+    ) -> impl Iterator<Item = &RepositoryId> + use<'_> {
+        let space = self.spaces.get(namespace);
+        space.into_iter().flat_map(Space::repositories)
     }
 
     /// All repositories, by id.
@@ -439,6 +491,20 @@ impl Ledger {
     pub fn taken_in(&self, repository: &RepositoryId, change: &RecordId) -> Option<RecordId> {
         let space = self.spaces.get(self.repositories.get(repository)?)?;
         space.taken_in(repository, change)
+    }
+}
+
+fn head_view(((epoch, seq), id): Place, fact: &Fact<HeadItem>) -> HeadView<'_> {
+    HeadView {
+        id,
+        epoch,
+        seq,
+        time: fact.item.time,
+        signer: fact.signer,
+        refs: fact.item.refs,
+        changes: &fact.item.changes,
+        card: &fact.item.shown.card,
+        settings: &fact.item.shown.settings,
     }
 }
 
