@@ -9,13 +9,16 @@ mod activity;
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use self::activity::{Activity, Verdict};
+use self::activity::{Activity, Answering, Verdict};
 use crate::config::Config;
 use crate::metrics;
 use crate::sendfile::FileStream;
@@ -156,9 +159,15 @@ where
         let answering = activity.request();
         let answer = server.service.clone().call(request.map(Body::new));
         async move {
-            let answer = answer.await;
-            drop(answering);
-            answer
+            let Ok(mut response) = answer.await;
+            if response.extensions().get::<LongBody>().is_some() {
+                let body = std::mem::take(response.body_mut());
+                *response.body_mut() = Body::new(Working {
+                    body,
+                    _answering: answering,
+                });
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     let mut serving = pin!(server.builder.serve_connection(stream, service));
@@ -190,6 +199,37 @@ where
             }
             () = close.as_mut() => return,
         }
+    }
+}
+
+/// Marks a response whose body waits for others than its reader: until it ends the connection counts as
+/// one that is worked on, and not as one that rests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LongBody;
+
+/// A body whose handler works on it until it ends.
+struct Working {
+    body: Body,
+    _answering: Answering,
+}
+
+impl http_body::Body for Working {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

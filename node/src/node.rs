@@ -236,6 +236,11 @@ impl Node {
         network.map_or_else(Vec::new, |network| network.fetcher.transfers())
     }
 
+    /// Whether the node speaks to others at all.
+    pub fn is_networked(&self) -> bool {
+        self.inner.network.is_some()
+    }
+
     /// Joins the download of a file that is not here, or begins it; returns at once, from any thread.
     pub fn fetch(&self, wanted: Wanted) -> Result<Arriving, FetchError> {
         let network = self.inner.network.as_ref().ok_or(FetchError::Offline)?;
