@@ -90,6 +90,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) journal: Journal,
     pub(crate) repos: Repos,
+    pub(crate) access: Access,
     pub(crate) namespace: NamespaceId,
     /// Held by whoever moves a head.
     pub(crate) publishing: Mutex<()>,
@@ -156,6 +157,7 @@ impl Node {
             None => found_namespace(&keys, &store, &repos)?,
         };
         repos.loaded(namespace, local.pinned);
+        let access = Access::default();
         let network = match &config.network {
             None => None,
             Some(network) => Some(Network::spawn(
@@ -164,7 +166,7 @@ impl Node {
                 &keys.node,
                 &store,
                 &repos,
-                &Access::default(),
+                &access,
             )?),
         };
         let inner = Inner {
@@ -174,6 +176,7 @@ impl Node {
             store,
             journal,
             repos,
+            access,
             namespace,
             publishing: Mutex::new(()),
             unsettled: Mutex::new(None),
@@ -258,6 +261,13 @@ impl Node {
 }
 
 impl Inner {
+    /// Tells peers of records that were stored here and are in the state; never waits for them.
+    pub(crate) fn published(&self, records: &[Record]) {
+        if let Some(network) = &self.network {
+            network.follower.published(records);
+        }
+    }
+
     /// The epoch that this node's records are signed in.
     pub(crate) fn epoch(&self) -> u64 {
         self.repos.ledger(|ledger| {

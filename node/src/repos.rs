@@ -1,27 +1,32 @@
 //! Repositories as readers see them: names, revisions, trees, histories, cards.
 //!
 //! Everything here is read from verified heads and manifests; nothing is shown that did not verify. A
-//! repository appears with its first head, never before. Blocking: reads go to the store.
+//! repository appears with its first head, never before; one of another node with its first head whose
+//! metadata is here as a whole, and it stays at that one until a newer is. Blocking: reads go to the store.
 
 mod commit;
+mod gate;
 mod history;
 mod reader;
 mod repo;
+mod walk;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use cairn_protocol::accept::{Ledger, Verdict};
-use cairn_protocol::hash::{NamespaceId, RepositoryId};
+use cairn_protocol::hash::{NamespaceId, RecordId, RepositoryId};
 use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
-use cairn_protocol::record::{NamesTarget, Record};
+use cairn_protocol::record::{Body, NamesTarget, Record};
 
 pub use self::commit::{Commit, CommitInfo, Entry, EntryKind, FileEntry};
 pub use self::repo::{CardView, Repo};
 
 pub(crate) use self::commit::manifest_blobs;
+pub(crate) use self::gate::Pending;
 pub(crate) use self::reader::Reader;
+pub(crate) use self::walk::{Outcome, Walk};
 
 use crate::store::{Store, StoreError};
 
@@ -61,6 +66,7 @@ pub struct Repos {
 #[derive(Debug)]
 struct Inner {
     reader: Arc<Reader>,
+    store: Store,
     aliases: BTreeMap<String, String>,
     namespace_alias: String,
     state: RwLock<State>,
@@ -73,6 +79,8 @@ struct State {
     own_namespace: Option<NamespaceId>,
     pinned: HashSet<RepositoryId>,
     table: HashMap<RepositoryId, Repo>,
+    /// Of other nodes' repositories, the newest head whose metadata was found whole.
+    complete: HashMap<RepositoryId, RecordId>,
 }
 
 /// What a name leads to.
@@ -97,7 +105,8 @@ impl Repos {
             .collect();
         Self {
             inner: Arc::new(Inner {
-                reader: Arc::new(Reader::new(store)),
+                reader: Arc::new(Reader::new(store.clone())),
+                store,
                 aliases,
                 namespace_alias: namespace_alias.to_ascii_lowercase(),
                 state: RwLock::new(State {
@@ -167,28 +176,35 @@ impl Repos {
     pub(crate) fn take(&self, record: &Record) -> Verdict {
         let mut state = self.write();
         let verdict = state.ledger.insert(record);
-        let touched = record.header().repository.or_else(|| {
-            matches!(record.body(), cairn_protocol::record::Body::Repository(_))
-                .then(|| RepositoryId::from(record.id()))
-        });
-        if let Some(repository) = touched {
-            self.show(&mut state, &repository);
-        } else {
-            self.show_all(&mut state);
-        }
+        self.show_touched(&mut state, record);
         drop(state);
         self.bump();
         verdict
     }
 
-    /// Shows what the records read at start add up to.
-    pub(crate) fn loaded(&self, own_namespace: NamespaceId, pinned: HashSet<RepositoryId>) {
+    /// Takes verified records into the state; nothing of them is shown before [`Self::show_taken`].
+    pub(crate) fn take_unseen<'a>(
+        &self,
+        records: impl Iterator<Item = &'a Record>,
+    ) -> Vec<Verdict> {
         let mut state = self.write();
-        state.own_namespace = Some(own_namespace);
-        state.pinned = pinned;
-        self.show_all(&mut state);
+        records.map(|record| state.ledger.insert(record)).collect()
+    }
+
+    /// Shows what follows from records that were taken in.
+    pub(crate) fn show_taken<'a>(&self, records: impl Iterator<Item = &'a Record>) {
+        let mut state = self.write();
+        for record in records {
+            self.show_touched(&mut state, record);
+        }
         drop(state);
         self.bump();
+    }
+
+    fn show_touched(&self, state: &mut State, record: &Record) {
+        for repository in touched(&state.ledger, record) {
+            self.show(state, &repository);
+        }
     }
 
     pub(crate) fn set_pinned(&self, repository: RepositoryId, pinned: bool) {
@@ -217,10 +233,14 @@ impl Repos {
 
     fn show(&self, state: &mut State, repository: &RepositoryId) {
         let pinned = state.pinned.contains(repository);
-        let shown = state
-            .ledger
-            .repository(repository)
-            .and_then(|view| Repo::new(Arc::clone(&self.inner.reader), &view, pinned));
+        let view = gate::shown(state, repository);
+        let before = state.table.get(repository);
+        if let (Some(view), Some(before)) = (&view, before)
+            && before.shows(view, pinned)
+        {
+            return;
+        }
+        let shown = view.and_then(|view| Repo::new(Arc::clone(&self.inner.reader), &view, pinned));
         match shown {
             Some(repo) => state.table.insert(*repository, repo),
             None => state.table.remove(repository),
@@ -239,6 +259,18 @@ impl Repos {
             .state
             .write()
             .expect("invariant: no holder of the lock panics")
+    }
+}
+
+/// Repositories whose view a record may change.
+pub(crate) fn touched(ledger: &Ledger, record: &Record) -> Vec<RepositoryId> {
+    match record.body() {
+        Body::Namespace(_) => {
+            let namespace = record.namespace();
+            ledger.repositories_of(&namespace).copied().collect()
+        }
+        Body::Repository(_) => vec![RepositoryId::from(record.id())],
+        _ => record.header().repository.into_iter().collect(),
     }
 }
 

@@ -87,3 +87,11 @@ pub const CLOSURE_HASHES_MAX: usize = 16_384;
 pub const TRANSFER_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Bytes of an answer about blobs (a piece list of the largest file); a larger one is not read whole.
 pub const TRANSFER_ANSWER_BYTES_MAX: usize = 33 << 20;
+/// Blobs of metadata (refs blob, tags, commit entries, commits, manifests, trees) behind one head, beyond
+/// those that an earlier head had; a head with more is not shown.
+pub const HEAD_METADATA_MAX: u64 = 2_000_000;
+/// Bytes of the same; a head with more is not shown.
+pub const HEAD_METADATA_BYTES_MAX: u64 = 16 << 30;
+/// Contents that the manifests behind one head name, beyond those of an earlier head; a head with more is
+/// not shown.
+pub const HEAD_CONTENTS_MAX: usize = 8_000_000;
