@@ -21,7 +21,7 @@ use crate::journal::{Entry as JournalEntry, Journal};
 use crate::keys::Keys;
 use crate::network::Network;
 use crate::publish::{self, PublishError, PushRequest, Pushed};
-use crate::repos::Repos;
+use crate::repos::{Repos, WrongClaim};
 use crate::store::{Content, Store, StoreError, StoreOptions};
 use crate::swarm::{PeerInfo, SwarmError};
 
@@ -109,6 +109,8 @@ struct Local {
     pinned: HashSet<RepositoryId>,
     /// Envelope of the newest head that this home signed, by repository.
     signed: BTreeMap<RepositoryId, Vec<u8>>,
+    /// Claims of commits that were found wrong.
+    wrong: Vec<(RepositoryId, WrongClaim)>,
 }
 
 impl Node {
@@ -156,6 +158,9 @@ impl Node {
             Some(namespace) => namespace,
             None => found_namespace(&keys, &store, &repos)?,
         };
+        for (repository, claim) in local.wrong {
+            repos.mark_wrong(repository, claim);
+        }
         repos.loaded(namespace, local.pinned);
         let access = Access::default();
         let network = match &config.network {
@@ -295,6 +300,25 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
                 ..
             } => {
                 local.signed.insert(repository, envelope);
+            }
+            JournalEntry::Invalid {
+                repository,
+                path,
+                blake3,
+                size,
+                sha256,
+                git,
+                digest,
+            } => {
+                let claim = WrongClaim {
+                    path,
+                    blake3,
+                    size,
+                    sha256,
+                    git,
+                    digest,
+                };
+                local.wrong.push((repository, claim));
             }
             JournalEntry::Alias { .. } => {}
         }

@@ -7,6 +7,7 @@
 mod commit;
 mod gate;
 mod history;
+mod invalid;
 mod reader;
 mod repo;
 mod walk;
@@ -25,6 +26,7 @@ pub use self::repo::{CardView, Repo};
 
 pub(crate) use self::commit::manifest_blobs;
 pub(crate) use self::gate::Pending;
+pub(crate) use self::invalid::WrongClaim;
 pub(crate) use self::reader::Reader;
 pub(crate) use self::walk::{Outcome, Walk};
 
@@ -49,6 +51,9 @@ pub enum RepoError {
     /// A short commit id that fits several commits.
     #[error("revision {0} is ambiguous: give more digits")]
     Ambiguous(String),
+    /// Its bytes are not what its commit says of them.
+    #[error("the commit is invalid: {0}")]
+    Invalid(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -217,6 +222,19 @@ impl Repos {
         self.show(&mut state, &repository);
         drop(state);
         self.bump();
+    }
+
+    /// Whether a wrong claim is new, and there is room to remember it.
+    pub(crate) fn is_new_wrong_claim(&self, repository: &RepositoryId, claim: &WrongClaim) -> bool {
+        let reader = &self.inner.reader;
+        reader.wrong_claims().is_new(repository, claim)
+    }
+
+    /// Marks every commit of a repository that makes a claim as invalid.
+    pub(crate) fn mark_wrong(&self, repository: RepositoryId, claim: WrongClaim) {
+        if self.inner.reader.wrong_claims().add(repository, claim) {
+            self.bump();
+        }
     }
 
     /// Runs a question on the accepted records.

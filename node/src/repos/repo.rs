@@ -239,6 +239,16 @@ impl Repo {
         ))
     }
 
+    /// Why the default branch's commit is invalid, where a file of it was fetched and found to be another
+    /// than it says.
+    pub fn invalid(&self) -> Result<Option<String>, RepoError> {
+        let claims = self.inner.reader.wrong_claims().of(&self.inner.id);
+        if claims.is_empty() || self.default_commit()?.is_none() {
+            return Ok(None);
+        }
+        self.commit("HEAD")?.invalid()
+    }
+
     /// The default branch's commit, `None` where nothing was pushed to it yet.
     pub fn default_commit(&self) -> Result<Option<GitOid>, RepoError> {
         Ok(self.refs()?.get(DEFAULT_REF).copied())
