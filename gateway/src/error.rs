@@ -281,6 +281,7 @@ impl From<RepoError> for ApiError {
             RepoError::Ambiguous(_) => {
                 Self::new(StatusCode::NOT_FOUND, error.to_string()).code(REVISION_NOT_FOUND)
             }
+            RepoError::Invalid(_) => Self::commit_invalid(error.to_string()),
             RepoError::Store(error) => error.into(),
             _ => Self::internal(error),
         }

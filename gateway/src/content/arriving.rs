@@ -4,6 +4,7 @@
 //! What goes wrong later ends the connection before the length that was promised, and clients ask for
 //! the rest. Nothing here is kept for later requests: a file that has arrived is a stored one.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,18 +24,16 @@ use crate::gateway::Gateway;
 use crate::metrics;
 use crate::server::LongBody;
 
-/// Bytes of a body that are read at a time, which is also what a reader who stands still holds.
-const READ_BYTES_MAX: u64 = 256 << 10;
-
 /// Bytes that come in any order, as an [`Arriving`] has them.
-pub(super) trait Source: Clone + Send + Sync + 'static {
+pub(super) trait Source: Send + Sync + 'static {
+    /// Some bytes from a place on, at most so many; at least one, and at most to the end of a piece.
     fn read(
         &self,
         offset: u64,
         len_max: u64,
     ) -> impl Future<Output = Result<Bytes, FetchError>> + Send;
 
-    /// Whether the whole is what was claimed.
+    /// Fetches all of it, and tells whether it is what was claimed.
     fn finished(&self) -> impl Future<Output = Result<(), FetchError>> + Send;
 }
 
@@ -84,17 +83,21 @@ pub(super) async fn fill(
     }
 }
 
+type Finishing = Pin<Box<dyn Future<Output = Result<(), FetchError>> + Send>>;
 type Reading = Pin<Box<dyn Future<Output = Result<Bytes, FetchError>> + Send>>;
 
-/// A part of a file as a body, read as the client takes it.
+/// A part of a file as a body: a piece at a time, read when the client has taken the one before.
 struct Arrival<S> {
-    source: S,
+    /// One reader, who is known to the download by where it read before.
+    source: Arc<S>,
     at: u64,
     end: u64,
-    /// Nothing from here on is sent before the whole file is known to be what was claimed.
-    held_from: u64,
-    ready: Option<Bytes>,
+    first: Option<Bytes>,
     reading: Option<Reading>,
+    /// Of an answer that ends where the file does. It has all of the file fetched, however fast the
+    /// client is; and until it agrees the last piece is held back.
+    finishing: Option<Finishing>,
+    held_from: u64,
     _place: OwnedSemaphorePermit,
 }
 
@@ -106,37 +109,53 @@ impl<S: Source> Arrival<S> {
         size: u64,
         place: OwnedSemaphorePermit,
     ) -> Result<Self, FetchError> {
-        let (at, end) = (part.range.start, part.range.end);
-        let last_piece = size.saturating_sub(1) / PIECE_BYTES * PIECE_BYTES;
-        let held_from = if part.is_open { last_piece } else { u64::MAX };
-        let first = read(source.clone(), at, end, held_from).await?;
-        Ok(Self {
-            source,
-            at,
-            end,
-            held_from,
-            ready: Some(first),
+        let source = Arc::new(source);
+        let mut arrival = Self {
+            at: part.range.start,
+            end: part.range.end,
+            first: None,
             reading: None,
+            finishing: None,
+            held_from: u64::MAX,
+            source: Arc::clone(&source),
             _place: place,
-        })
+        };
+        if part.is_open {
+            arrival.held_from = size.saturating_sub(1) / PIECE_BYTES * PIECE_BYTES;
+            arrival.finishing = Some(Box::pin(async move { source.finished().await }));
+        }
+        let first = poll_fn(|cx| arrival.poll_read(cx)).await?;
+        arrival.first = Some(first);
+        Ok(arrival)
+    }
+
+    /// The next bytes: none at the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, FetchError>> {
+        if let Some(finishing) = &mut self.finishing
+            && let Poll::Ready(finished) = finishing.as_mut().poll(cx)
+        {
+            self.finishing = None;
+            finished?;
+            self.held_from = u64::MAX;
+        }
+        if self.at >= self.held_from {
+            return Poll::Pending;
+        }
+        let rest = self.end.min(self.held_from) - self.at;
+        if rest == 0 {
+            return Poll::Ready(Ok(Bytes::new()));
+        }
+        let reading = self.reading.get_or_insert_with(|| {
+            let (source, at) = (Arc::clone(&self.source), self.at);
+            Box::pin(async move { source.read(at, rest).await })
+        });
+        let read = ready!(reading.as_mut().poll(cx));
+        self.reading = None;
+        Poll::Ready(read)
     }
 }
 
-/// The next bytes of a part: none at its end.
-async fn read(source: impl Source, at: u64, end: u64, held_from: u64) -> Result<Bytes, FetchError> {
-    let end = if at < held_from {
-        end.min(held_from)
-    } else {
-        source.finished().await?;
-        end
-    };
-    if at == end {
-        return Ok(Bytes::new());
-    }
-    source.read(at, (end - at).min(READ_BYTES_MAX)).await
-}
-
-impl<S: Source + Unpin> http_body::Body for Arrival<S> {
+impl<S: Source> http_body::Body for Arrival<S> {
     type Data = Bytes;
     type Error = FetchError;
 
@@ -144,30 +163,22 @@ impl<S: Source + Unpin> http_body::Body for Arrival<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, FetchError>>> {
-        let this = &mut *self;
-        if this.at == this.end {
+        if self.at == self.end {
             return Poll::Ready(None);
         }
-        let read = if let Some(first) = this.ready.take() {
-            Ok(first)
-        } else {
-            let reading = this.reading.get_or_insert_with(|| {
-                let source = this.source.clone();
-                Box::pin(read(source, this.at, this.end, this.held_from))
-            });
-            let read = ready!(reading.as_mut().poll(cx));
-            this.reading = None;
-            read
+        let read = match self.first.take() {
+            Some(first) => Ok(first),
+            None => ready!(self.poll_read(cx)),
         };
         Poll::Ready(Some(match read {
             Ok(bytes) => {
                 debug_assert!(!bytes.is_empty(), "a read has at least one byte");
-                this.at += bytes.len() as u64;
+                self.at += bytes.len() as u64;
                 metrics::arriving_sent(bytes.len());
                 Ok(Frame::data(bytes))
             }
             Err(error) => {
-                tracing::warn!(at = this.at, %error, "a download ended while it was sent on");
+                tracing::warn!(at = self.at, %error, "a download ended while it was sent on");
                 Err(error)
             }
         }))
@@ -295,7 +306,7 @@ mod tests {
             let mut at = start;
             while at < 3 * PIECE_BYTES {
                 let bytes = next(&mut arrival).await.unwrap().unwrap();
-                assert!(bytes.len() as u64 <= READ_BYTES_MAX);
+                assert!(bytes.len() as u64 <= PIECE_BYTES);
                 assert!(bytes.iter().copied().eq((at..).take(bytes.len()).map(byte)));
                 at += bytes.len() as u64;
             }
@@ -344,9 +355,7 @@ mod tests {
             ..State::default()
         });
         let mut arrival = begin(&download, 0..SIZE, true).await.unwrap();
-        for _ in 0..4 {
-            next(&mut arrival).await.unwrap().unwrap();
-        }
+        next(&mut arrival).await.unwrap().unwrap();
         assert!(is_pending(arrival.frame()), "the second piece is not here");
         sender.send_modify(|state| state.error = Some(gone()));
         assert!(next(&mut arrival).await.unwrap().is_err());
