@@ -107,3 +107,10 @@ pub const HEAD_METADATA_BYTES_MAX: u64 = 16 << 30;
 /// Contents that the manifests behind one head name, beyond those of an earlier head; a head with more is
 /// not shown.
 pub const HEAD_CONTENTS_MAX: usize = 8_000_000;
+/// Bytes of the piece sets in one answer to a look-up; files whose set would not fit are said to be absent.
+pub const LOOKUP_SETS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the ranges of one iroh-blobs request; a request with more is refused, since reading them takes
+/// time in proportion to their square.
+pub const RANGES_BYTES_MAX: usize = 8 << 10;
+/// Bytes of a hash sequence whose children are served in the same request; of a larger one only itself is.
+pub const HASH_SEQUENCE_BYTES_MAX: u64 = 1 << 20;
