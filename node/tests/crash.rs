@@ -392,3 +392,330 @@ fn rot_is_found_by_verifying_and_then_never_served() {
         noise(one.0, one.1)
     );
 }
+
+/// The same for files that come piece by piece, and go again to make room.
+mod pulls {
+    use bytes::Bytes;
+    use cairn_node::store::{Claim, Digests, FinishError, Partial};
+    use cairn_protocol::hash::Sha256;
+    use cairn_protocol::limits::PIECE_BYTES;
+    use cairn_protocol::piece::{PieceHasher, PieceList, piece_count};
+
+    use super::*;
+
+    /// Of several pieces, of one piece, in the log, and of several that never all come.
+    const FILES: [(u64, usize); 4] = [
+        (11, (2 << 20) + 70_000),
+        (12, 90_000),
+        (13, 5_000),
+        (14, (1 << 20) + 3_000),
+    ];
+
+    #[derive(Debug, Clone)]
+    enum Promise {
+        /// A piece is here.
+        Piece(usize, u64),
+        /// The file is stored.
+        Whole(usize),
+        /// It is about to be evicted.
+        Leaving(usize),
+        /// It is evicted.
+        Gone(usize),
+    }
+
+    struct Sample {
+        bytes: Bytes,
+        hash: Blake3,
+        list: PieceList,
+        claim: Claim,
+    }
+
+    impl Sample {
+        fn new((seed, len): (u64, usize)) -> Self {
+            use sha2::Digest as _;
+            let bytes = Bytes::from(noise(seed, len));
+            let mut hasher = PieceHasher::new();
+            hasher.update(&bytes);
+            let (hash, list) = hasher.finish();
+            Self {
+                hash,
+                list: PieceList::decode(list.as_deref(), len as u64, &hash).unwrap(),
+                claim: Claim {
+                    sha256: Sha256::from_bytes(sha2::Sha256::digest(&bytes).into()),
+                    git: None,
+                },
+                bytes,
+            }
+        }
+
+        fn count(&self) -> u64 {
+            piece_count(self.bytes.len() as u64)
+        }
+
+        fn piece(&self, index: u64) -> Bytes {
+            let start = usize::try_from(index * PIECE_BYTES).unwrap();
+            self.bytes
+                .slice(start..self.bytes.len().min(start + (1 << 20)))
+        }
+
+        fn open(&self, store: &Store) -> Result<Partial, StoreError> {
+            store.partial(&self.hash, &self.list)
+        }
+
+        fn write(&self, partial: &Partial, index: u64) -> Result<(), StoreError> {
+            let piece = self.piece(index);
+            let half = piece.len() / 2;
+            partial.write(index, &[piece.slice(..half), piece.slice(half..)])
+        }
+
+        /// Brings what is missing, the last piece first.
+        fn complete(&self, store: &Store) -> Result<Digests, FinishError> {
+            let partial = self.open(store)?;
+            for index in (0..self.count()).rev() {
+                if !partial.has(index) {
+                    self.write(&partial, index)?;
+                }
+            }
+            partial.finish(&self.claim)
+        }
+    }
+
+    thread_local! {
+        static SAMPLES: [Sample; 4] = FILES.map(Sample::new);
+    }
+
+    /// Does something that must succeed at the second attempt, since a fault strikes once.
+    fn twice<T, E: std::fmt::Debug>(
+        recorder: &Recorder,
+        attempt: impl Fn() -> Result<T, E>,
+    ) -> Option<T> {
+        match attempt() {
+            Ok(done) => Some(done),
+            Err(first) => match attempt() {
+                Ok(done) => Some(done),
+                Err(_) if recorder.is_dead() => None,
+                Err(second) => panic!("not usable any more: {first:?}, then {second:?}"),
+            },
+        }
+    }
+
+    fn work(recorder: &Arc<Recorder>, dir: &Path, ledger: &mut Ledger<Promise>) {
+        SAMPLES.with(|samples| pull(recorder, dir, ledger, samples, true).unwrap_or_default());
+    }
+
+    fn work_on_a_full_disk(recorder: &Arc<Recorder>, dir: &Path, ledger: &mut Ledger<Promise>) {
+        SAMPLES.with(|samples| pull(recorder, dir, ledger, samples, false).unwrap_or_default());
+    }
+
+    /// Stops where something fails for good.
+    fn pull(
+        recorder: &Arc<Recorder>,
+        dir: &Path,
+        ledger: &mut Ledger<Promise>,
+        samples: &[Sample; 4],
+        recovers: bool,
+    ) -> Option<()> {
+        let files: Arc<dyn Files> = Arc::clone(recorder) as _;
+        let open_store = || Store::open(Arc::clone(&files), dir, &options(), &mut |_| {});
+        let store = if recovers {
+            open_twice(recorder, open_store)?
+        } else {
+            open_store().ok()?
+        };
+        let complete = |file: usize| {
+            if recovers {
+                twice(recorder, || samples[file].complete(&store))
+            } else {
+                samples[file].complete(&store).ok()
+            }
+        };
+        for (file, pieces) in [(0, &[2, 0][..]), (3, &[1])] {
+            let sample = &samples[file];
+            let some = || -> Result<(), StoreError> {
+                let partial = sample.open(&store)?;
+                for index in pieces {
+                    sample.write(&partial, *index)?;
+                }
+                partial.sync()
+            };
+            let done = if recovers {
+                twice(recorder, some)
+            } else {
+                some().ok()
+            };
+            if done.is_some() {
+                for index in pieces {
+                    ledger.acknowledge(Promise::Piece(file, *index));
+                }
+            }
+        }
+        for file in [0, 1, 2] {
+            if complete(file).is_some() {
+                ledger.acknowledge(Promise::Whole(file));
+            }
+        }
+        for file in [1, 0] {
+            ledger.acknowledge(Promise::Leaving(file));
+            let evict = || store.evict(&samples[file].hash);
+            let evicted = if recovers {
+                twice(recorder, evict)
+            } else {
+                evict().ok()
+            };
+            if evicted.is_some() {
+                ledger.acknowledge(Promise::Gone(file));
+            }
+        }
+        let live: HashSet<Blake3> = samples.iter().map(|sample| sample.hash).collect();
+        store
+            .exclusive()
+            .sweep(&live, false)
+            .map(drop)
+            .unwrap_or_default();
+        if complete(1).is_some() {
+            ledger.acknowledge(Promise::Whole(1));
+        }
+        Some(())
+    }
+
+    fn check(dir: &Path, promises: &[&Promise]) -> Result<(), String> {
+        SAMPLES.with(|samples| look(dir, promises, samples))
+    }
+
+    fn look(dir: &Path, promises: &[&Promise], samples: &[Sample; 4]) -> Result<(), String> {
+        let files: Arc<dyn Files> = Arc::new(Recorder::new(dir, Syncs::Unrecorded, None));
+        let store = Store::open(files, dir, &options(), &mut |_| {})
+            .map_err(|error| format!("the store does not open: {error:?}"))?;
+        let (mut whole, mut gone) = ([false; 4], [false; 4]);
+        let mut pieces: [HashSet<u64>; 4] = Default::default();
+        for promise in promises {
+            match promise {
+                Promise::Piece(file, index) => {
+                    pieces[*file].insert(*index);
+                }
+                Promise::Whole(file) => (whole[*file], gone[*file]) = (true, false),
+                Promise::Leaving(file) => {
+                    whole[*file] = false;
+                    pieces[*file].clear();
+                }
+                Promise::Gone(file) => gone[*file] = true,
+            }
+        }
+        for (file, sample) in samples.iter().enumerate() {
+            let say = |error: &dyn std::fmt::Debug| format!("file {file}: {error:?}");
+            let is_whole = store.contains(&sample.hash).map_err(|error| say(&error))?;
+            if whole[file] && !is_whole {
+                return Err(format!("file {file} is lost"));
+            }
+            // A later attempt may have stored it again before the power went.
+            if gone[file] && is_whole && file != 1 {
+                return Err(format!("file {file} is back"));
+            }
+            let held = match store.pieces(&sample.hash) {
+                Ok(held) => Some(held),
+                Err(StoreError::Absent { .. }) => None,
+                Err(error) => return Err(say(&error)),
+            };
+            for index in 0..sample.count() {
+                let has = held
+                    .as_ref()
+                    .is_some_and(|held| held.held().is_none_or(|held| held.contains(index)));
+                if !has && pieces[file].contains(&index) {
+                    return Err(format!("piece {index} of file {file} is lost"));
+                }
+                if let Some(held) = &held
+                    && has
+                    && held.read(index).map_err(|error| say(&error))? != sample.piece(index)
+                {
+                    return Err(format!("piece {index} of file {file} is wrong"));
+                }
+            }
+            drop(held);
+            if !is_whole {
+                sample
+                    .complete(&store)
+                    .map_err(|error| format!("file {file} cannot be completed: {error:?}"))?;
+            }
+            let content = store.content(&sample.hash).map_err(|error| say(&error))?;
+            if bytes_of(&content) != sample.bytes {
+                return Err(format!("file {file} is wrong"));
+            }
+        }
+        let findings = store
+            .verify_all(&mut |_, _| {})
+            .map_err(|error| format!("{error:?}"))?;
+        if !findings.is_empty() {
+            return Err(format!("{findings:?}"));
+        }
+        if !store.partials().is_empty() {
+            return Err(format!("left: {:?}", store.partials()));
+        }
+        let stats = store.stats();
+        let bytes: usize = FILES.iter().map(|(_, len)| len).sum();
+        if (stats.blobs, stats.bytes) != (4, bytes as u64) {
+            return Err(format!("miscounted: {stats:?}"));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn no_power_cut_loses_a_piece_or_brings_a_wrong_one() {
+        let outcome = replay(Syncs::Kept, &work, &check);
+        eprintln!("{} calls, {} images", outcome.calls, outcome.images);
+        assert_eq!(outcome.failures, [] as [&str; 0]);
+        assert!(outcome.images > 150, "{} images only", outcome.images);
+    }
+
+    /// The control: each kind of sync that is left out loses something that was promised.
+    #[test]
+    fn without_any_kind_of_sync_a_power_cut_loses_a_piece() {
+        fn is_partial(path: &Path) -> bool {
+            path.parent()
+                .is_some_and(|parent| parent.ends_with("partial"))
+        }
+        let controls: [(Syncs, &str); 3] = [
+            (
+                Syncs::Without(|path| is_partial(path) && path.extension().is_none()),
+                "piece 0 of file 0 is lost",
+            ),
+            (
+                Syncs::Without(|path| path.ends_with("partial")),
+                "piece 0 of file 0 is lost",
+            ),
+            (
+                Syncs::Without(|path| {
+                    is_partial(path) && path.extension().is_some_and(|end| end == "pieces")
+                }),
+                "piece 0 of file 0 is lost",
+            ),
+        ];
+        for (number, (syncs, loss)) in controls.into_iter().enumerate() {
+            let outcome = replay(syncs, &work, &check);
+            let found = outcome
+                .failures
+                .iter()
+                .any(|failure| failure.contains(loss));
+            assert!(found, "control {number}: {:?}", outcome.failures.first());
+        }
+    }
+
+    #[test]
+    fn a_call_that_fails_leaves_a_store_that_goes_on() {
+        for fault in [Fault::Io, Fault::Full] {
+            let outcome = fail_each_call(fault, &work, &check);
+            eprintln!(
+                "{fault:?}: {} calls, {} images",
+                outcome.calls, outcome.images
+            );
+            assert_eq!(outcome.failures, [] as [&str; 0]);
+            assert!(outcome.calls > 100);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_stays_full_loses_no_piece() {
+        let outcome = fail_each_call(Fault::StaysFull, &work_on_a_full_disk, &check);
+        assert_eq!(outcome.failures, [] as [&str; 0]);
+        assert!(outcome.calls > 100);
+    }
+}

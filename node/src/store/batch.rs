@@ -132,7 +132,10 @@ fn flush(store: &Store, frames: &mut Vec<NewFrame>) -> Result<(), StoreError> {
 }
 
 /// What the log does not say yet of a small file.
-fn digests_frame(store: &Store, mut digests: Digests) -> Result<Option<NewFrame>, StoreError> {
+pub(super) fn digests_frame(
+    store: &Store,
+    mut digests: Digests,
+) -> Result<Option<NewFrame>, StoreError> {
     let known = store.inner.index.find(&Key::digests(&digests.blake3))?;
     if let Some(found) = known
         && let super::facts::Said::Digests(facts) = found.said()

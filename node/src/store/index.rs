@@ -124,17 +124,14 @@ impl State {
         }
         match said {
             Said::Blob { hash, bytes } => {
-                self.damaged.remove(hash);
+                self.heal(hash);
                 self.blobs += 1;
                 self.blob_bytes += bytes.len() as u64;
             }
             Said::Digests(facts) => {
                 let digests = &facts.digests;
                 if facts.flat.is_some() {
-                    if self.damaged.remove(&digests.blake3) {
-                        // What was answered while it was damaged is out of date now.
-                        self.alarms.fetch_add(1, Ordering::AcqRel);
-                    }
+                    self.heal(&digests.blake3);
                     if !facts.renewed {
                         self.blobs += 1;
                         self.blob_bytes += digests.size;
@@ -158,6 +155,13 @@ impl State {
                 self.flat_bytes = self.flat_bytes.saturating_sub(*size);
             }
             Said::Record { .. } | Said::Mark => {}
+        }
+    }
+
+    fn heal(&mut self, hash: &Blake3) {
+        if self.damaged.remove(hash) {
+            // What was answered while it was damaged is out of date now.
+            self.alarms.fetch_add(1, Ordering::AcqRel);
         }
     }
 

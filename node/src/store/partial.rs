@@ -15,7 +15,8 @@ use cairn_protocol::hash::{Blake3, GitOid, Sha256};
 use cairn_protocol::limits::FLAT_BYTES_MIN;
 use cairn_protocol::piece::{PieceList, PieceSet};
 
-use super::facts::{Facts, blob_frame};
+use super::batch::digests_frame;
+use super::facts::blob_frame;
 use super::intake::Taken;
 use super::{Digests, Store, StoreError};
 use state::{Others, Phase};
@@ -210,13 +211,9 @@ impl Partial {
                 Err(StoreError::Absent { .. }) => return Err(FinishError::Incomplete),
                 Err(error) => return Err(error.into()),
             };
-            let facts = Facts {
-                digests,
-                flat: None,
-                renewed: false,
-            };
-            log.append(vec![blob_frame(&state.hash, bytes), facts.frame()])
-                .map_err(FinishError::Store)?;
+            let mut frames = vec![blob_frame(&state.hash, bytes)];
+            frames.extend(digests_frame(&self.store, digests)?);
+            log.append(frames)?;
             return Ok(digests);
         }
         let taken = Taken {

@@ -92,6 +92,8 @@ struct Progress {
 pub(super) struct Ledger {
     file: Option<OpenFile>,
     step: u64,
+    /// What the last step noted.
+    noted: Option<PieceSet>,
     /// All files have durable names, and the piece list durable bytes.
     is_named: bool,
     /// The files are gone, or about to be.
@@ -463,7 +465,7 @@ impl State {
             progress.is_queued = false;
             (progress.held.clone(), progress.behind_bytes)
         };
-        if ledger.is_closed {
+        if ledger.is_closed || (behind_bytes == 0 && ledger.noted.as_ref() == Some(&held)) {
             return Ok(());
         }
         sync_or_end(files, &self.file)?;
@@ -489,6 +491,7 @@ impl State {
             sync_dir_or_end(files, &self.places.folder)?;
             ledger.is_named = true;
         }
+        ledger.noted = Some(held);
         Ok(())
     }
 
@@ -560,7 +563,9 @@ impl State {
             ..Order::new()
         };
         if !lost.is_empty() {
-            lost.into_iter().for_each(|index| self.lose(index));
+            for index in lost {
+                self.lose(index);
+            }
             return Ok(None);
         }
         Ok(Some(Others {

@@ -116,14 +116,11 @@ impl Partials {
                 state::remove_files(&*self.files, &places)?;
                 continue;
             }
-            match self.glance(&places, &left)? {
-                Some(known) => {
-                    self.known.lock().insert(hash, known);
-                }
-                None => {
-                    tracing::warn!(%hash, "what is left of a partial file is of no use: removed");
-                    state::remove_files(&*self.files, &places)?;
-                }
+            if let Some(known) = self.glance(&places, &left)? {
+                self.known.lock().insert(hash, known);
+            } else {
+                tracing::warn!(%hash, "what is left of a partial file is of no use: removed");
+                state::remove_files(&*self.files, &places)?;
             }
         }
         Ok(())
@@ -147,7 +144,7 @@ impl Partials {
         let size = stat.size;
         let has_list = match self.files.stat_path(&places.pieces)? {
             Some(stat) => stat.size == 32 * piece_count(size) && size > PIECE_BYTES,
-            None => size <= PIECE_BYTES,
+            None => (1..=PIECE_BYTES).contains(&size),
         };
         if !has_list {
             return Ok(None);
