@@ -244,6 +244,12 @@ impl Node {
         network.map_or_else(Vec::new, |network| network.fetcher.transfers())
     }
 
+    /// Bytes of content sent to and taken from each peer since the start: key, sent, taken.
+    pub fn traffic(&self) -> Vec<(PublicKey, u64, u64)> {
+        let network = self.inner.network.as_ref();
+        network.map_or_else(Vec::new, |network| network.blobs.traffic())
+    }
+
     /// Whether the node speaks to others at all.
     pub fn is_networked(&self) -> bool {
         self.inner.network.is_some()
