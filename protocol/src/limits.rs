@@ -114,3 +114,11 @@ pub const LOOKUP_SETS_BYTES_MAX: usize = 1 << 20;
 pub const RANGES_BYTES_MAX: usize = 8 << 10;
 /// Bytes of a hash sequence whose children are served in the same request; of a larger one only itself is.
 pub const HASH_SEQUENCE_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a head's envelope in the look-up table; a larger one is not announced, and refused.
+pub const LOOKUP_VALUE_BYTES_MAX: usize = 8 << 10;
+/// Heads of the look-up table that a node keeps for others; further ones are refused.
+pub const LOOKUP_RECORDS_MAX: usize = 100_000;
+/// Bytes of the same; at more, further ones are refused.
+pub const LOOKUP_BYTES_MAX: usize = 64 << 20;
+/// Provider records that a node keeps for others; further ones are refused.
+pub const LOOKUP_PROVIDERS_MAX: usize = 100_000;
