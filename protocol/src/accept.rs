@@ -14,6 +14,7 @@
 //! - no head is shown whose chain within the epoch, or one of whose changes, is unknown.
 
 mod anew;
+mod attested;
 mod chain;
 mod course;
 mod held;
@@ -30,7 +31,9 @@ pub use view::{HeadView, NamespaceView, RepositoryView};
 use crate::hash::{Blake3, NamespaceId, RecordId, RepositoryId};
 use crate::key::PublicKey;
 use crate::name::{RepoKind, RepoName};
-use crate::record::{Body, Freshness, Link, NamesTarget, Namespace, Record, Rows, Visibility};
+use crate::record::{
+    Attestation, Body, Freshness, Link, NamesTarget, Namespace, Record, Rows, Visibility,
+};
 
 use chain::{Fact, Place, Standing};
 use held::{Carried, HeadItem};
@@ -66,6 +69,9 @@ pub enum Refusal {
     /// A namespace record that carries rows into the first epoch, or others within an epoch.
     #[error("what an epoch takes over is said once, when it begins")]
     Carried,
+    /// An attestation about a repository of which as many with lower ids are kept as there may be.
+    #[error("enough attestations with lower ids are kept of its repository")]
+    Crowded,
 }
 
 /// What became of a record.
@@ -188,8 +194,11 @@ impl Ledger {
                 space.insert_names(record, name, body.target.clone(), pool)
             }
             (Body::Freshness(body), _) => space.insert_freshness(record, body, pool),
-            (Body::Namespace(_) | Body::Change(_) | Body::Head(_), _) => {
-                unreachable!("invariant: changes and heads name a repository")
+            (Body::Attestation(body), Some(repository)) => {
+                space.insert_attestation(record, body, repository, pool)
+            }
+            (Body::Namespace(_) | Body::Change(_) | Body::Head(_) | Body::Attestation(_), _) => {
+                unreachable!("invariant: changes, heads and attestations name a repository")
             }
         }
     }
@@ -274,7 +283,8 @@ impl Ledger {
                 | Waiting::Change(namespace, _)
                 | Waiting::Head(namespace, ..)
                 | Waiting::Names(namespace, ..)
-                | Waiting::Freshness(namespace, ..) => namespace,
+                | Waiting::Freshness(namespace, ..)
+                | Waiting::Attestation(namespace, ..) => namespace,
             };
             if let Some(space) = self.spaces.get_mut(namespace) {
                 space.forget(&waiting);
@@ -364,6 +374,16 @@ impl Ledger {
         let place = space.head(id, head)?;
         let fact = space.repository(id)?.heads.fact(&place)?;
         Some(head_view(place, fact))
+    }
+
+    /// What was found of a repository, by whomever: record, signer, finding; at most `ATTESTATIONS_MAX`.
+    pub fn attestations(
+        &self,
+        id: &RepositoryId,
+    ) -> impl Iterator<Item = (RecordId, PublicKey, &Attestation)> {
+        let namespace = self.repositories.get(id);
+        let space = namespace.and_then(|namespace| self.spaces.get(namespace));
+        space.into_iter().flat_map(|space| space.attestations(id))
     }
 
     /// Whether a record that was given waits for something; `None` where it was refused or forgotten.

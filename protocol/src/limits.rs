@@ -71,6 +71,8 @@ pub const HEAD_CARD_BYTES_MAX: usize = 2 << 10;
 pub const TOKEN_BYTES_MAX: usize = 96;
 /// Bytes of a file that is fetched from peers; a larger one is refused by name.
 pub const FETCH_BYTES_MAX: u64 = 1 << 40;
+/// Attestations kept of one repository, those with the lowest ids; the others are refused.
+pub const ATTESTATIONS_MAX: usize = 64;
 /// Claims of one repository that are remembered as wrong; further ones are found again when they are read.
 pub const INVALID_CLAIMS_MAX: usize = 1_000;
 /// Bytes of one frame between neighbours; a neighbour that announces more is dropped.
@@ -107,13 +109,6 @@ pub const HEAD_METADATA_BYTES_MAX: u64 = 16 << 30;
 /// Contents that the manifests behind one head name, beyond those of an earlier head; a head with more is
 /// not shown.
 pub const HEAD_CONTENTS_MAX: usize = 8_000_000;
-/// Bytes of the piece sets in one answer to a look-up; files whose set would not fit are said to be absent.
-pub const LOOKUP_SETS_BYTES_MAX: usize = 1 << 20;
-/// Bytes of the ranges of one iroh-blobs request; a request with more is refused, since reading them takes
-/// time in proportion to their square.
-pub const RANGES_BYTES_MAX: usize = 8 << 10;
-/// Bytes of a hash sequence whose children are served in the same request; of a larger one only itself is.
-pub const HASH_SEQUENCE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a head's envelope in the look-up table; a larger one is not announced, and refused.
 pub const LOOKUP_VALUE_BYTES_MAX: usize = 8 << 10;
 /// Heads of the look-up table that a node keeps for others; further ones are refused.
@@ -122,3 +117,10 @@ pub const LOOKUP_RECORDS_MAX: usize = 100_000;
 pub const LOOKUP_BYTES_MAX: usize = 64 << 20;
 /// Provider records that a node keeps for others; further ones are refused.
 pub const LOOKUP_PROVIDERS_MAX: usize = 100_000;
+/// Bytes of the piece sets in one answer to a look-up; files whose set would not fit are said to be absent.
+pub const LOOKUP_SETS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the ranges of one iroh-blobs request; a request with more is refused, since reading them takes
+/// time in proportion to their square.
+pub const RANGES_BYTES_MAX: usize = 8 << 10;
+/// Bytes of a hash sequence whose children are served in the same request; of a larger one only itself is.
+pub const HASH_SEQUENCE_BYTES_MAX: u64 = 1 << 20;

@@ -5,6 +5,7 @@
 //! payload names. Whether that key was entitled is [`crate::accept`]'s to say. The payload is never
 //! rebuilt: members that this version doesn't know are kept, since the signed bytes are.
 
+mod attestation;
 mod change;
 mod freshness;
 mod head;
@@ -15,6 +16,7 @@ mod nonce;
 mod repository;
 mod rows;
 
+pub use attestation::Attestation;
 pub use change::{Change, RefNameError, check_ref_name, ref_matches};
 pub use freshness::{Freshness, Visibility};
 pub use head::{Card, Head};
@@ -122,11 +124,11 @@ pub struct Header {
     pub time: u64,
     /// Absent only in a namespace's first record, whose id it is.
     pub namespace: Option<NamespaceId>,
-    /// Which repository a change or head is of; absent in all others.
+    /// Which repository a change, head or attestation is of; absent in all others.
     pub repository: Option<RepositoryId>,
     /// Members that a reader must know, or refuse the record.
     pub critical: Vec<String>,
-    /// In records that replace one another: all but repository and change.
+    /// In records that replace one another: all but repository, change and attestation.
     pub chain: Option<Link>,
 }
 
@@ -160,6 +162,8 @@ pub enum Body {
     Head(Head),
     /// What was newest, and until when that is worth believing.
     Freshness(Freshness),
+    /// What somebody found of a repository.
+    Attestation(Attestation),
 }
 
 impl Body {
@@ -172,17 +176,21 @@ impl Body {
             Self::Change(_) => "change",
             Self::Head(_) => "head",
             Self::Freshness(_) => "freshness",
+            Self::Attestation(_) => "attestation",
         }
     }
 
     /// Whether records of this kind replace one another, and so carry seq and prev.
     pub const fn is_chained(&self) -> bool {
-        !matches!(self, Self::Repository(_) | Self::Change(_))
+        !matches!(
+            self,
+            Self::Repository(_) | Self::Change(_) | Self::Attestation(_)
+        )
     }
 
     /// Whether records of this kind name a repository in their header.
     pub const fn is_in_repository(&self) -> bool {
-        matches!(self, Self::Change(_) | Self::Head(_))
+        matches!(self, Self::Change(_) | Self::Head(_) | Self::Attestation(_))
     }
 
     fn decode(kind: &str, members: &Members<'_>) -> Result<Self, RecordError> {
@@ -193,6 +201,7 @@ impl Body {
             "change" => Self::Change(Change::decode(members)?),
             "head" => Self::Head(Head::decode(members)?),
             "freshness" => Self::Freshness(Freshness::decode(members)?),
+            "attestation" => Self::Attestation(Attestation::decode(members)?),
             other => return Err(RecordError::Type(other.chars().take(80).collect())),
         })
     }
@@ -205,6 +214,7 @@ impl Body {
             Self::Change(body) => body.encode(payload),
             Self::Head(body) => body.encode(payload),
             Self::Freshness(body) => body.encode(payload),
+            Self::Attestation(body) => body.encode(payload),
         }
     }
 
@@ -216,6 +226,7 @@ impl Body {
             Self::Change(_) => Change::MEMBERS,
             Self::Head(_) => Head::MEMBERS,
             Self::Freshness(_) => Freshness::MEMBERS,
+            Self::Attestation(_) => Attestation::MEMBERS,
         }
     }
 }

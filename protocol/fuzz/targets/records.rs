@@ -16,8 +16,8 @@ use cairn_protocol::json::{self, Object, Value};
 use cairn_protocol::key::SecretKey;
 use cairn_protocol::name::RepoKind;
 use cairn_protocol::record::{
-    Body, Card, Change, Delegation, Freshness, Head, Header, Link, Names, NamesTarget, Namespace,
-    Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
+    Attestation, Body, Card, Change, Delegation, Freshness, Head, Header, Link, Names, NamesTarget,
+    Namespace, Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
 };
 
 /// A target: asserts what must hold of any bytes.
@@ -172,6 +172,7 @@ pub struct History {
     heads: Vec<Record>,
     names: Vec<Record>,
     freshness: Vec<Record>,
+    attestations: Vec<Record>,
 }
 
 /// Records of one history; the rest of the bytes makes none.
@@ -202,6 +203,7 @@ impl History {
             heads: Vec::new(),
             names: Vec::new(),
             freshness: Vec::new(),
+            attestations: Vec::new(),
         };
         history.begin();
         while history.items.len() < RECORDS_MAX
@@ -213,6 +215,7 @@ impl History {
                 3..=5 => history.change(),
                 6 | 7 => history.name(),
                 8 => history.fresh(),
+                9 => history.attest(),
                 _ => history.head(),
             }
         }
@@ -283,6 +286,7 @@ impl History {
             Body::Head(_) => &mut self.heads,
             Body::Names(_) => &mut self.names,
             Body::Freshness(_) => &mut self.freshness,
+            Body::Attestation(_) => &mut self.attestations,
         };
         if known.iter().any(|other| other.id() == id) {
             return None;
@@ -486,6 +490,19 @@ impl History {
         self.sign(header, Body::Freshness(body), &[signer]);
     }
 
+    fn attest(&mut self) {
+        let (mut header, _) = self.header();
+        header.repository = Some(self.some_repository());
+        let body = Attestation {
+            entry: self.chance(2).then(|| Blake3::from_bytes([7; 32])),
+            path: self.chance(2).then(|| "a/b".parse().expect("a path")),
+            finding: Attestation::DIGESTS_DISAGREE.to_owned(),
+            detail: Some(format!("n{}", self.byte())),
+        };
+        let signer = [PUBLISHER, STRANGER][usize::from(self.byte() % 2)];
+        self.sign(header, Body::Attestation(body), &[signer]);
+    }
+
     /// The namespace of all records.
     pub fn namespace_id(&self) -> NamespaceId {
         self.namespaces[0].namespace()
@@ -513,8 +530,12 @@ impl History {
                 Some((change.id(), head))
             })
             .collect();
+        let attested: Vec<_> = repositories
+            .iter()
+            .flat_map(|view| ledger.attestations(&view.id))
+            .collect();
         format!(
-            "{namespaces:#?}\n{repositories:#?}\n{names:?}\n{target:?}\n{fresh:?}\n{next:?}\n{taken:?}"
+            "{attested:?}\n{namespaces:#?}\n{repositories:#?}\n{names:?}\n{target:?}\n{fresh:?}\n{next:?}\n{taken:?}"
         )
     }
 }

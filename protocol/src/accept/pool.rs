@@ -29,6 +29,7 @@ pub(super) enum Waiting {
     Head(NamespaceId, RepositoryId, Place),
     Names(NamespaceId, (RepoKind, RepoName), Place),
     Freshness(NamespaceId, Visibility, Place),
+    Attestation(NamespaceId, RepositoryId, RecordId),
     Rows(Blake3),
 }
 

@@ -6,9 +6,11 @@ use crate::hash::{RecordId, RepositoryId};
 use crate::key::PublicKey;
 use crate::name::{RepoKind, RepoName};
 use crate::record::{
-    Body, Change, Freshness, Head, NamesTarget, Namespace, Record, Repository, Visibility,
+    Attestation, Body, Change, Freshness, Head, NamesTarget, Namespace, Record, Repository,
+    Visibility,
 };
 
+use super::attested::{AllAttested, Attested};
 use super::chain::{Base, Chain, Place, Rule};
 use super::course::Course;
 use super::held::{Carried, HeadItem, Held, Origin};
@@ -40,6 +42,7 @@ pub(super) struct Space {
     changes: Changes,
     /// Changes whose signer is not entitled, as far as is known.
     unentitled: BTreeSet<RecordId>,
+    attested: BTreeMap<RepositoryId, AllAttested>,
 }
 
 /// Whether a head's changes are known, entitled, and of its repository and epoch.
@@ -75,6 +78,7 @@ impl Space {
             && self.names.is_empty()
             && self.freshness.is_empty()
             && self.changes.is_empty()
+            && self.attested.is_empty()
     }
 
     pub(super) fn repository(&self, id: &RepositoryId) -> Option<&Held> {
@@ -98,6 +102,10 @@ impl Space {
             (Body::Names(body), _) => {
                 let chain = self.names.get(&(body.kind, body.name.clone()))?;
                 chain.waits(&anew::place_of(record))
+            }
+            (Body::Attestation(_), repository) => {
+                let attested = self.attested.get(&repository?)?.get(&id)?;
+                Some(attested.ticket.is_some())
             }
             (Body::Freshness(body), _) => {
                 let chain = self.freshness.get(&body.visibility)?;
@@ -150,6 +158,14 @@ impl Space {
             Waiting::Names(_, name, place) => anew::forget(&mut self.names, name, place),
             Waiting::Freshness(_, visibility, place) => {
                 anew::forget(&mut self.freshness, visibility, place);
+            }
+            Waiting::Attestation(_, repository, id) => {
+                if let Some(attested) = self.attested.get_mut(repository) {
+                    attested.forget(id);
+                    if attested.is_empty() {
+                        self.attested.remove(repository);
+                    }
+                }
             }
             Waiting::Rows(_) => {}
         }
@@ -224,6 +240,11 @@ impl Space {
         with_heads_rule!(course, &self.changes, id, held.base, |rule| {
             held.heads.restart(&rule, pool);
         });
+        if is_settled(held)
+            && let Some(attested) = self.attested.get_mut(&id)
+        {
+            attested.settle(pool);
+        }
     }
 
     /// Moves a repository's head over what has become connected.
@@ -406,6 +427,53 @@ impl Space {
         entered.insert_into(&mut self.freshness, body.visibility, body.clone(), pool)
     }
 
+    /// Anybody may attest: what it is worth is for the reader to say.
+    pub(super) fn insert_attestation(
+        &mut self,
+        record: &Record,
+        body: &Attestation,
+        repository: RepositoryId,
+        pool: &mut Pool,
+    ) -> Verdict {
+        let id = record.id();
+        let known = self.repositories.get(&repository).is_some_and(is_settled);
+        let attested = self.attested.entry(repository).or_default();
+        if attested.get(&id).is_some() {
+            return Verdict::Known;
+        }
+        if !attested.has_room(&id) {
+            // What waits may be forgotten, and so leave room again.
+            return if known {
+                Verdict::Refused(Refusal::Crowded)
+            } else {
+                Verdict::Waiting
+            };
+        }
+        let waiting = Waiting::Attestation(record.namespace(), repository, id);
+        let ticket = (!known).then(|| pool.admit(false, record.envelope().len(), waiting));
+        let made = Attested {
+            signer: record.header().signers[0],
+            body: body.clone(),
+            ticket,
+        };
+        attested.add(id, made, pool);
+        if known {
+            Verdict::Accepted
+        } else {
+            Verdict::Waiting
+        }
+    }
+
+    pub(super) fn attestations(
+        &self,
+        id: &RepositoryId,
+    ) -> impl Iterator<Item = (RecordId, PublicKey, &Attestation)> {
+        let settled = self.repositories.get(id).is_some_and(is_settled);
+        let attested = self.attested.get(id).filter(|_| settled);
+        let all = attested.into_iter().flat_map(AllAttested::iter);
+        all.map(|(id, made)| (*id, made.signer, &made.body))
+    }
+
     /// Whether a key is the home of an epoch, as far as is known; an error if it never will be.
     fn is_home(&self, epoch: u64, key: &PublicKey) -> Result<bool, Refusal> {
         match &self.course {
@@ -438,6 +506,12 @@ impl Space {
                 .map(|(_, (_, head))| *head)
         })
     }
+}
+
+/// Whether a repository's record is known, and its signer was the home of its epoch.
+fn is_settled(held: &Held) -> bool {
+    let origin = held.origin.as_ref();
+    origin.is_some_and(|origin| origin.ticket.is_none())
 }
 
 /// Decides whether a change's signer may publish there, and notes it.

@@ -767,3 +767,68 @@ fn what_waits_is_bounded() {
         "strangers push out strangers"
     );
 }
+
+#[test]
+fn attestations_are_anybodys_and_those_with_the_lowest_ids_are_kept_whatever_the_order() {
+    let realm = World::new().realm;
+    let mut all: Vec<_> = (0..100)
+        .map(|detail| realm.attestation(detail, STRANGER))
+        .collect();
+    let kept = |ledger: &Ledger| -> Vec<RecordId> {
+        let attested = ledger.attestations(&realm.repository);
+        attested.map(|(id, ..)| id).collect()
+    };
+    let mut lowest: Vec<RecordId> = all.iter().map(cairn_protocol::record::Record::id).collect();
+    lowest.sort_unstable();
+    lowest.truncate(cairn_protocol::limits::ATTESTATIONS_MAX);
+    for _ in 0..2 {
+        let mut world = World::new();
+        let before = world.ledger.repository(&realm.repository).is_some();
+        assert!(before, "the repository is known");
+        for record in &all {
+            let verdict = world.insert(record);
+            assert!(
+                matches!(
+                    verdict,
+                    Verdict::Accepted | Verdict::Refused(Refusal::Crowded)
+                ),
+                "{verdict:?}"
+            );
+        }
+        assert_eq!(kept(&world.ledger), lowest);
+        assert_eq!(world.ledger.waiting(), 0);
+        all.reverse();
+    }
+    let mut early = Ledger::default();
+    assert_eq!(early.insert(&all[0]), Verdict::Waiting);
+    assert_eq!(early.waits(&all[0]), Some(true));
+    assert_eq!(kept(&early), []);
+}
+
+#[test]
+fn heads_are_named_from_the_newest_back_and_only_those_of_the_history() {
+    let mut world = World::new();
+    let realm = world.realm;
+    let heads = realm.heads(3, None);
+    for head in &heads {
+        assert_eq!(world.insert(head), Verdict::Accepted);
+        assert_eq!(world.ledger.waits(head), Some(false));
+    }
+    let ids = |ledger: &Ledger, max| -> Vec<RecordId> {
+        let heads = ledger.heads(&realm.repository, max);
+        heads.iter().map(|head| head.id).collect()
+    };
+    let newest_first: Vec<RecordId> = heads.iter().rev().map(|head| head.id()).collect();
+    assert_eq!(ids(&world.ledger, 10), newest_first);
+    assert_eq!(ids(&world.ledger, 2), newest_first[..2]);
+    let second = world.ledger.head(&realm.repository, &heads[1].id());
+    assert_eq!(second.map(|head| head.seq), Some(2));
+    let other = realm.head(3, Some(&heads[1]), 9, &[]);
+    assert!(matches!(world.insert(&other), Verdict::Frozen(_)));
+    assert_eq!(ids(&world.ledger, 10), newest_first[1..]);
+    assert_eq!(world.ledger.head(&realm.repository, &heads[2].id()), None);
+    assert_eq!(world.ledger.waits(&other), Some(false));
+    let gap = realm.head(7, Some(&heads[2]), 0, &[]);
+    world.insert(&gap);
+    assert_eq!(world.ledger.head(&realm.repository, &gap.id()), None);
+}

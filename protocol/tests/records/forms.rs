@@ -487,6 +487,15 @@ fn members_that_are_not_what_they_must_be_are_refused_by_name() {
         ("freshness", "/visibility", json!("secret"), "visibility"),
         ("freshness", "/root", Value::Null, "root"),
         ("freshness", "/good_until", Value::Null, "good_until"),
+        // Attestation.
+        ("attestation", "/about", Value::Null, "about"),
+        ("attestation", "/about/entry", json!("00"), "about.entry"),
+        ("attestation", "/about/path", json!("../a"), "about.path"),
+        ("attestation", "/finding", json!("two words"), "finding"),
+        ("attestation", "/finding", Value::Null, "finding"),
+        ("attestation", "/detail", json!(""), "detail"),
+        ("attestation", "/seq", json!(1), "seq"),
+        ("attestation", "/repository", Value::Null, "repository"),
     ];
     for (name, pointer, value, member) in table {
         let record = good(name);

@@ -11,11 +11,11 @@ use cairn_protocol::hash::{Blake3, GitOid, NamespaceId, RecordId, RepositoryId};
 use cairn_protocol::json::Object;
 use cairn_protocol::name::RepoKind;
 use cairn_protocol::record::{
-    Body, Card, Change, Claim, ClaimKind, Delegation, Freshness, Head, Header, Link, Names,
-    NamesTarget, Namespace, Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
+    Attestation, Body, Card, Change, Claim, ClaimKind, Delegation, Freshness, Head, Header, Link,
+    Names, NamesTarget, Namespace, Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
 };
 
-use crate::world::{HOME, NEXT_ROOT, PUBLISHER, RECOVERY, ROOT, key, sign};
+use crate::world::{HOME, NEXT_ROOT, PUBLISHER, RECOVERY, ROOT, STRANGER, key, sign};
 
 const TIME: u64 = 1_700_000_000;
 
@@ -29,6 +29,7 @@ pub(crate) fn vectors() -> Vec<(&'static str, Record)> {
     let change = change(id, repository.id().into());
     let head = head(id, repository.id().into(), &change);
     let freshness = freshness(id, repository.id().into(), &head);
+    let attestation = attestation(id, repository.id().into());
     vec![
         ("namespace", namespace),
         ("namespace-rotated", rotated),
@@ -38,6 +39,7 @@ pub(crate) fn vectors() -> Vec<(&'static str, Record)> {
         ("change", change),
         ("head", head),
         ("freshness", freshness),
+        ("attestation", attestation),
     ]
 }
 
@@ -190,6 +192,18 @@ fn freshness(namespace: NamespaceId, repository: RepositoryId, head: &Record) ->
     };
     let header = header(1, Some(namespace), Some((1, None)));
     sign(header, Body::Freshness(body), &[HOME])
+}
+
+fn attestation(namespace: NamespaceId, repository: RepositoryId) -> Record {
+    let mut header = header(1, Some(namespace), None);
+    header.repository = Some(repository);
+    let body = Attestation {
+        entry: Some(Blake3::from_bytes([0x55; 32])),
+        path: Some("weights/model.safetensors".parse().expect("a path")),
+        finding: Attestation::DIGESTS_DISAGREE.to_owned(),
+        detail: Some("sha256".to_owned()),
+    };
+    sign(header, Body::Attestation(body), &[STRANGER])
 }
 
 fn folder() -> PathBuf {

@@ -8,8 +8,8 @@ use cairn_protocol::json::Object;
 use cairn_protocol::key::SecretKey;
 use cairn_protocol::name::{RepoKind, RepoName};
 use cairn_protocol::record::{
-    Body, Card, Change, Delegation, Freshness, Head, Header, Link, Names, NamesTarget, Namespace,
-    Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
+    Attestation, Body, Card, Change, Delegation, Freshness, Head, Header, Link, Names, NamesTarget,
+    Namespace, Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
 };
 
 pub(crate) fn key(seed: u8) -> SecretKey {
@@ -163,6 +163,18 @@ impl Realm {
             good_until: 1_800_000_000,
         };
         sign(header, Body::Freshness(body), &[signer])
+    }
+
+    pub(crate) fn attestation(&self, detail: u32, signer: u8) -> Record {
+        let mut header = self.header();
+        header.repository = Some(self.repository);
+        let body = Attestation {
+            entry: None,
+            path: None,
+            finding: Attestation::DIGESTS_DISAGREE.to_owned(),
+            detail: Some(format!("n{detail}")),
+        };
+        sign(header, Body::Attestation(body), &[signer])
     }
 
     pub(crate) fn repository_record(&self, name: &str) -> Record {
