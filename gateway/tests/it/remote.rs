@@ -378,3 +378,52 @@ fn a_download_whose_source_goes_away_ends_short_and_is_taken_up_again() {
         "{taken} bytes came again"
     );
 }
+
+#[test]
+fn a_client_that_goes_away_stops_its_download() {
+    let bytes = expected(0..48 * MIB);
+    let world = World::new(&[("model.bin", bytes)], Some(8 << 20));
+    let path = world.path("model.bin");
+    let mut client = world.run(async {
+        let mut client = Client::connect(world.gateway).await;
+        client
+            .send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
+            .await;
+        client.head().await.expect("an answer");
+        client
+    });
+    world.run(client.take(MIB));
+    assert!(!world.b.transfers().is_empty());
+    drop(client);
+    wait_for("the download stops", || {
+        world.b.transfers().is_empty().then_some(())
+    });
+    assert!(world.b.content(&world.hash("model.bin")).is_err());
+}
+
+#[test]
+fn a_damaged_file_is_healed_while_it_is_asked_for() {
+    let bytes = expected(0..5 * MIB);
+    let world = World::new(&[("model.bin", bytes.clone())], None);
+    assert!(world.get("model.bin", "").body == bytes);
+    let hash = world.hash("model.bin");
+    let Ok(Content::Flat(flat)) = world.b.content(&hash) else {
+        panic!("a large file is a flat one");
+    };
+    let mut permissions = std::fs::metadata(&flat.path).unwrap().permissions();
+    #[allow(clippy::permissions_set_readonly_false, reason = "a file of this test")]
+    permissions.set_readonly(false);
+    std::fs::set_permissions(&flat.path, permissions).unwrap();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&flat.path)
+        .unwrap();
+    let place = 3 * MIB as u64 + 7;
+    let wrong = bytes[3 * MIB + 7] ^ 1;
+    std::os::unix::fs::FileExt::write_all_at(&file, &[wrong], place).unwrap();
+    drop(file);
+    let healed = world.get("model.bin", "");
+    assert_eq!(healed.status, 200);
+    assert!(healed.body == bytes);
+    assert!(world.b.content(&hash).is_ok());
+}
