@@ -254,8 +254,10 @@ impl From<FetchError> for ApiError {
             FetchError::Offline => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).code(CONTENT_ABSENT)
             }
-            FetchError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
-                .header(RETRY_AFTER, HeaderValue::from_static("1")),
+            FetchError::Busy | FetchError::Stopped => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                    .header(RETRY_AFTER, HeaderValue::from_static("1"))
+            }
             FetchError::Store(cause) => match Self::of_store(cause) {
                 Some(answer) => answer,
                 None => return Self::internal(error),
@@ -360,5 +362,49 @@ mod tests {
         assert!(!message.contains("secret"));
         let failure = response.extensions().get::<Failure>().unwrap();
         assert!(failure.0.contains("/secret/place") && failure.0.contains("disk on fire"));
+    }
+
+    /// Clients ask again after 408, 429, 500, 502, 503 and 504, and not after others.
+    #[test]
+    fn a_fetch_that_failed_for_good_is_not_asked_for_again() {
+        let path = || "a".to_owned();
+        let hash = cairn_protocol::hash::Blake3::from_bytes([1; 32]);
+        let full = StoreError::Full {
+            path: "/secret".into(),
+        };
+        for (error, status, code) in [
+            (
+                FetchError::NoProvider { path: path(), hash },
+                503,
+                Some(CONTENT_ABSENT),
+            ),
+            (FetchError::Busy, 503, None),
+            (
+                FetchError::Disagrees {
+                    path: path(),
+                    digest: "sha256",
+                },
+                410,
+                Some(COMMIT_INVALID),
+            ),
+            (
+                FetchError::TooLarge {
+                    path: path(),
+                    size: u64::MAX,
+                },
+                501,
+                Some(CONTENT_ABSENT),
+            ),
+            (FetchError::Store(std::sync::Arc::new(full)), 507, None),
+        ] {
+            let response = ApiError::from(error).into_response();
+            let headers = response.headers();
+            assert_eq!(response.status().as_u16(), status);
+            let shown = headers.get(ERROR_CODE).map(|code| code.to_str().unwrap());
+            assert_eq!(shown, code, "{status}");
+            assert_eq!(headers.contains_key(RETRY_AFTER), status == 503);
+            let message = headers[ERROR_MESSAGE].to_str().unwrap();
+            assert!(!message.contains("secret"), "{message}");
+        }
     }
 }

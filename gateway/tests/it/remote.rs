@@ -23,7 +23,7 @@ use crate::server::expected;
 
 const MIB: usize = 1 << 20;
 /// Longest wait for anything between the nodes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
@@ -174,7 +174,7 @@ impl World {
         let commit: Commit = repo.commit("main").unwrap();
         match commit.entry(file).unwrap().unwrap().kind {
             EntryKind::File(file) => file.blake3.unwrap(),
-            other => panic!("{other:?}"),
+            EntryKind::Directory => panic!("a folder"),
         }
     }
 
