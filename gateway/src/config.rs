@@ -36,6 +36,9 @@ pub struct Config {
     pub blocking_max: usize,
     /// Time that a request waits for one of [`Config::blocking_max`] places; then it is answered 503.
     pub queue_timeout: Duration,
+    /// Answers at a time whose file is still fetched from peers, each with up to 2 MiB of memory; further
+    /// ones wait up to [`Config::queue_timeout`], and are then answered 503.
+    pub arrivals_max: usize,
     /// Bytes of memory for prepared answers (an open file counts as 64 KiB, so that 32 MiB keep at
     /// most 512 files open); the least used are dropped.
     pub content_cache_bytes: u64,
@@ -57,6 +60,7 @@ impl Default for Config {
             body_bytes_max: 1 << 20,
             blocking_max: 32,
             queue_timeout: Duration::from_secs(20),
+            arrivals_max: 128,
             content_cache_bytes: 32 << 20,
         }
     }

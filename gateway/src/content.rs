@@ -3,8 +3,10 @@
 //! A request for a file that was asked for before costs one look-up: [`Documents`] keeps whole answers,
 //! header by header, under the URL's path. They are valid for one generation of the node, so that names,
 //! branches, and content found damaged are never older than the node itself; and an open file is looked
-//! at (`fstat`) before each use, and asked of the node again after a while.
+//! at (`fstat`) before each use, and asked of the node again after a while. A file that the node lacks
+//! is fetched from its peers and sent while it arrives (`arriving`); nothing is kept of such an answer.
 
+mod arriving;
 mod document;
 mod headers;
 mod openings;
@@ -16,12 +18,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use cairn_node::fetch::Wanted;
 use cairn_node::repos::{EntryKind, FileEntry};
-use cairn_protocol::hash::{Blake3, GitOid};
+use cairn_node::store::StoreError;
+use cairn_protocol::hash::{Blake3, GitOid, RepositoryId};
 use cairn_protocol::name::RepoKind;
 use quick_cache::{Equivalent, Weighter, sync::Cache};
 
-use self::document::{Document, Facts};
+use self::document::{Document, Face, Facts};
 pub(crate) use self::openings::Openings;
 use crate::error::{ApiError, reading_only};
 use crate::gateway::Gateway;
@@ -49,28 +53,52 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Respo
     let loaded = gateway
         .blocking(move |gateway| load(gateway, uri.path(), uri.query()))
         .await?;
-    match loaded {
-        Loaded::Document(document) => {
-            let answer = document.answer(&request);
-            gateway.documents().put(generation, path, document);
-            answer
+    let opened = match loaded {
+        Loaded::Opened(opened) => {
+            if let Opened::Here(document) = &opened {
+                gateway
+                    .documents()
+                    .put(generation, path, Arc::clone(document));
+            }
+            opened
         }
-        Loaded::Large(found) => open(&gateway, generation, path, found)
-            .await?
-            .answer(&request),
-        Loaded::Moved(path) => Ok(Reply::moved(&path).into_response()),
+        Loaded::Large(found) => open(&gateway, generation, path, found).await?,
+        Loaded::Moved(path) => return Ok(Reply::moved(&path).into_response()),
+    };
+    let away = match opened {
+        Opened::Here(document) => return document.answer(&request),
+        Opened::Away(away) => away,
+    };
+    let (head, part) = away.face.head(&request)?;
+    match part {
+        Some(part) => arriving::fill(&gateway, head, part, away.wanted, away.damage).await,
+        None => Ok(head),
     }
 }
 
 enum Loaded {
-    Document(Arc<Document>),
+    Opened(Opened),
     /// A file that may take long to open.
     Large(Found),
     Moved(String),
 }
 
+enum Opened {
+    Here(Arc<Document>),
+    Away(Box<Away>),
+}
+
+/// A file that this node can't read now, and may fetch.
+struct Away {
+    face: Face,
+    wanted: Wanted,
+    /// What is wrong with this node's own copy, where it has one.
+    damage: Option<StoreError>,
+}
+
 /// A file of a repository, not open yet.
 struct Found {
+    repository: RepositoryId,
     commit: GitOid,
     path: String,
     oid: GitOid,
@@ -79,15 +107,46 @@ struct Found {
 }
 
 impl Found {
-    fn open(&self, gateway: &Gateway) -> Result<Arc<Document>, ApiError> {
+    fn open(self, gateway: &Gateway) -> Result<Opened, ApiError> {
         let facts = Facts {
             commit: self.commit,
             path: &self.path,
             oid: self.oid,
             file: &self.file,
         };
-        let content = gateway.node().content(&self.hash)?;
-        Ok(Arc::new(Document::file(&facts, content)?))
+        let damage = match gateway.node().content(&self.hash) {
+            Ok(content) => {
+                let document = Document::file(&facts, content)?;
+                return Ok(Opened::Here(Arc::new(document)));
+            }
+            Err(error) if !gateway.node().is_networked() => return Err(error.into()),
+            Err(StoreError::Absent { .. }) => None,
+            Err(error @ StoreError::Damaged { .. }) => Some(error),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Opened::Away(Box::new(Away {
+            face: Face::of(&facts),
+            wanted: wanted(self.repository, self.path, self.oid, &self.file, self.hash),
+            damage,
+        })))
+    }
+}
+
+/// What the node needs to know to fetch a file.
+pub(crate) fn wanted(
+    repository: RepositoryId,
+    path: String,
+    oid: GitOid,
+    file: &FileEntry,
+    blake3: Blake3,
+) -> Wanted {
+    Wanted {
+        repository,
+        path,
+        blake3,
+        size: file.size,
+        sha256: file.sha256,
+        git: file.pointer_size.is_none().then_some(oid),
     }
 }
 
@@ -99,17 +158,19 @@ async fn open(
     generation: u64,
     path: &str,
     found: Found,
-) -> Result<Arc<Document>, ApiError> {
+) -> Result<Opened, ApiError> {
     let patience = gateway.config().queue_timeout;
     let opening = gateway.openings().begin(found.hash, patience).await?;
     let (gateway, path) = (gateway.clone(), path.to_owned());
     tokio::task::spawn_blocking(move || {
         let _opening = opening;
-        let document = found.open(&gateway)?;
-        gateway
-            .documents()
-            .put(generation, &path, Arc::clone(&document));
-        Ok(document)
+        let opened = found.open(&gateway)?;
+        if let Opened::Here(document) = &opened {
+            gateway
+                .documents()
+                .put(generation, &path, Arc::clone(document));
+        }
+        Ok(opened)
     })
     .await
     .map_err(ApiError::internal)?
@@ -157,12 +218,13 @@ fn load(gateway: &Gateway, path: &str, query: Option<&str>) -> Result<Loaded, Ap
     };
     if let Some(size) = file.pointer_size.filter(|_| rest[0].text == "raw") {
         let document = Document::pointer(&facts, size)?;
-        return Ok(Loaded::Document(Arc::new(document)));
+        return Ok(Loaded::Opened(Opened::Here(Arc::new(document))));
     }
     let hash = file
         .blake3
         .ok_or_else(|| ApiError::content_unknown(&entry.path))?;
     let found = Found {
+        repository: repo.id(),
         commit: oid,
         path: entry.path,
         oid: entry.oid,
@@ -172,7 +234,7 @@ fn load(gateway: &Gateway, path: &str, query: Option<&str>) -> Result<Loaded, Ap
     if found.file.size > OPENED_AT_ONCE_BYTES_MAX {
         return Ok(Loaded::Large(found));
     }
-    Ok(Loaded::Document(found.open(gateway)?))
+    Ok(Loaded::Opened(found.open(gateway)?))
 }
 
 /// Prepared answers by generation and path, within a bound of bytes.

@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use cairn_node::fetch::FetchError;
 use cairn_node::repos::RepoError;
 use cairn_node::store::StoreError;
 use cairn_protocol::hash::GitOid;
@@ -32,6 +33,8 @@ const ENTRY_NOT_FOUND: &str = "EntryNotFound";
 const CONTENT_DAMAGED: &str = "ContentDamaged";
 /// Code of content that the node knows of and doesn't hold.
 const CONTENT_ABSENT: &str = "ContentAbsent";
+/// Code of a commit whose files are not what it says.
+const COMMIT_INVALID: &str = "CommitInvalid";
 
 /// Bytes of `X-Error-Message`; the JSON body has the whole text.
 const MESSAGE_HEADER_BYTES_MAX: usize = 1024;
@@ -184,6 +187,32 @@ impl ApiError {
         }
     }
 
+    /// A commit that a digest of its files proves wrong; it stays so.
+    fn commit_invalid(message: String) -> Self {
+        Self::new(StatusCode::GONE, message).code(COMMIT_INVALID)
+    }
+
+    /// What outsiders may know of a failure of the store; `None` where that is nothing.
+    fn of_store(error: &StoreError) -> Option<Self> {
+        Some(match error {
+            StoreError::Damaged { hash, .. } => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("Content {hash} is damaged on this node, and not served until repaired"),
+            )
+            .code(CONTENT_DAMAGED),
+            StoreError::Absent { hash } => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("Content {hash} is known to this node, but not stored on it"),
+            )
+            .code(CONTENT_ABSENT),
+            StoreError::Full { .. } => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "No space left on the node's disk",
+            ),
+            _ => return None,
+        })
+    }
+
     fn chain(&self) -> String {
         let mut text = self.message.clone();
         let mut cause = self.source();
@@ -198,28 +227,46 @@ impl ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        let (status, code, message) = match &error {
-            StoreError::Damaged { hash, .. } => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Some(CONTENT_DAMAGED),
-                format!("Content {hash} is damaged on this node, and not served until repaired"),
-            ),
-            StoreError::Absent { hash } => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Some(CONTENT_ABSENT),
-                format!("Content {hash} is known to this node, but not stored on it"),
-            ),
-            StoreError::Full { .. } => (
-                StatusCode::INSUFFICIENT_STORAGE,
-                None,
-                "No space left on the node's disk".to_owned(),
-            ),
+        match Self::of_store(&error) {
+            Some(answer) => Self {
+                source: Some(error.into()),
+                ..answer
+            },
+            None => Self::internal(error),
+        }
+    }
+}
+
+impl From<FetchError> for ApiError {
+    fn from(error: FetchError) -> Self {
+        let answer = match &error {
+            // Whoever has it may come back; clients ask again by themselves, a few times.
+            FetchError::NoProvider { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                    .code(CONTENT_ABSENT)
+                    .header(RETRY_AFTER, HeaderValue::from_static("5"))
+            }
+            // For good: no status that clients answer by asking again.
+            FetchError::Disagrees { .. } => Self::commit_invalid(error.to_string()),
+            FetchError::TooLarge { .. } => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, error.to_string()).code(CONTENT_ABSENT)
+            }
+            FetchError::Offline => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).code(CONTENT_ABSENT)
+            }
+            FetchError::Busy | FetchError::Stopped => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                    .header(RETRY_AFTER, HeaderValue::from_static("1"))
+            }
+            FetchError::Store(cause) => match Self::of_store(cause) {
+                Some(answer) => answer,
+                None => return Self::internal(error),
+            },
             _ => return Self::internal(error),
         };
         Self {
-            code,
             source: Some(error.into()),
-            ..Self::new(status, message)
+            ..answer
         }
     }
 }
@@ -236,6 +283,7 @@ impl From<RepoError> for ApiError {
             RepoError::Ambiguous(_) => {
                 Self::new(StatusCode::NOT_FOUND, error.to_string()).code(REVISION_NOT_FOUND)
             }
+            RepoError::Invalid(_) => Self::commit_invalid(error.to_string()),
             RepoError::Store(error) => error.into(),
             _ => Self::internal(error),
         }
@@ -314,5 +362,49 @@ mod tests {
         assert!(!message.contains("secret"));
         let failure = response.extensions().get::<Failure>().unwrap();
         assert!(failure.0.contains("/secret/place") && failure.0.contains("disk on fire"));
+    }
+
+    /// Clients ask again after 408, 429, 500, 502, 503 and 504, and not after others.
+    #[test]
+    fn a_fetch_that_failed_for_good_is_not_asked_for_again() {
+        let path = || "a".to_owned();
+        let hash = cairn_protocol::hash::Blake3::from_bytes([1; 32]);
+        let full = StoreError::Full {
+            path: "/secret".into(),
+        };
+        for (error, status, code) in [
+            (
+                FetchError::NoProvider { path: path(), hash },
+                503,
+                Some(CONTENT_ABSENT),
+            ),
+            (FetchError::Busy, 503, None),
+            (
+                FetchError::Disagrees {
+                    path: path(),
+                    digest: "sha256",
+                },
+                410,
+                Some(COMMIT_INVALID),
+            ),
+            (
+                FetchError::TooLarge {
+                    path: path(),
+                    size: u64::MAX,
+                },
+                501,
+                Some(CONTENT_ABSENT),
+            ),
+            (FetchError::Store(std::sync::Arc::new(full)), 507, None),
+        ] {
+            let response = ApiError::from(error).into_response();
+            let headers = response.headers();
+            assert_eq!(response.status().as_u16(), status);
+            let shown = headers.get(ERROR_CODE).map(|code| code.to_str().unwrap());
+            assert_eq!(shown, code, "{status}");
+            assert_eq!(headers.contains_key(RETRY_AFTER), status == 503);
+            let message = headers[ERROR_MESSAGE].to_str().unwrap();
+            assert!(!message.contains("secret"), "{message}");
+        }
     }
 }

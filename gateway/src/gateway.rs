@@ -30,6 +30,7 @@ struct Inner {
     openings: Arc<content::Openings>,
     facts: hub::Facts,
     places: Arc<Semaphore>,
+    arrivals: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -42,6 +43,7 @@ impl Gateway {
                 openings: Arc::default(),
                 facts: hub::Facts::default(),
                 places: Arc::new(Semaphore::new(config.blocking_max)),
+                arrivals: Arc::new(Semaphore::new(config.arrivals_max)),
                 node,
                 config,
             }),
@@ -79,6 +81,11 @@ impl Gateway {
 
     pub(crate) fn openings(&self) -> &Arc<content::Openings> {
         &self.inner.openings
+    }
+
+    /// Places for answers whose file is still fetched.
+    pub(crate) fn arrivals(&self) -> &Arc<Semaphore> {
+        &self.inner.arrivals
     }
 
     pub(crate) fn facts(&self) -> &hub::Facts {

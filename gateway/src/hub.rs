@@ -1,17 +1,21 @@
 //! The hub API: what a repository is, what it holds, which there are.
 //!
 //! Every answer is made on a blocking thread from the node's own memory and manifests; `/api` paths are
-//! cut here and not by the router, since they are ambiguous (see [`crate::repo`]).
+//! cut here and not by the router, since they are ambiguous (see [`crate::repo`]). What is said of one
+//! model needs a few of its files: those that are not here are fetched (see `files`).
 
 mod body;
 mod facts;
 mod fields;
+mod files;
 mod history;
 mod info;
 mod listing;
 mod search;
 mod tree;
 mod weights;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -24,6 +28,7 @@ use cairn_protocol::name::RepoKind;
 use serde_json::json;
 
 pub(crate) use self::facts::Facts;
+use self::files::Reach;
 use crate::error::{ApiError, reading_only};
 use crate::gateway::Gateway;
 use crate::reply::Reply;
@@ -83,12 +88,29 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Reply
         form,
         is_post,
     };
-    gateway
-        .blocking(move |gateway| answer(gateway, &question))
-        .await
+    let question = Arc::new(question);
+    let asked = Arc::clone(&question);
+    let (reply, is_lacking) = gateway
+        .blocking(move |gateway| {
+            let reach = Reach::here();
+            let reply = answer(gateway, &asked, &reach);
+            Ok((reply, reach.is_lacking()))
+        })
+        .await?;
+    let waits = gateway.facts().waits();
+    let Some(place) = is_lacking.then(|| waits.place()).flatten() else {
+        return reply;
+    };
+    // Again, with what peers have.
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        answer(&gateway, &question, &Reach::peers())
+    })
+    .await
+    .map_err(ApiError::internal)?
 }
 
-fn answer(gateway: &Gateway, question: &Question) -> Result<Reply, ApiError> {
+fn answer(gateway: &Gateway, question: &Question, reach: &Reach) -> Result<Reply, ApiError> {
     let segments = url::segments(question.uri.path())?;
     let segments = segments.get(1..).unwrap_or_default();
     let first = segments.first().map_or("", |segment| segment.text.as_ref());
@@ -101,7 +123,7 @@ fn answer(gateway: &Gateway, question: &Question) -> Result<Reply, ApiError> {
     }
     match (kind, segments) {
         (Some(kind), [_]) => listing::list(gateway, kind, &question.asked),
-        (Some(kind), [_, rest @ ..]) => about_repository(gateway, kind, rest, question),
+        (Some(kind), [_, rest @ ..]) => about_repository(gateway, kind, rest, question, reach),
         (None, [only]) => about_gateway(gateway, &only.text, question),
         (None, [first, ..]) if first.text == "telemetry" => Ok(Reply::json(&json!({}))),
         _ => Err(ApiError::no_route()),
@@ -131,6 +153,7 @@ fn about_repository(
     kind: RepoKind,
     segments: &[Segment<'_>],
     question: &Question,
+    reach: &Reach,
 ) -> Result<Reply, ApiError> {
     let prefix = format!("/api/{}/", kind.plural());
     let readings: Vec<_> = repo::readings(segments, |verb| VERBS.contains(&verb)).collect();
@@ -141,8 +164,8 @@ fn about_repository(
     match repo::locate(gateway.node(), kind, &prefix, readings.into_iter(), query)? {
         Located::Moved(path) => Ok(Reply::moved(&path)),
         Located::Here(repo, rest) => match rest.split_first() {
-            None => info::of_repository(gateway, &repo, &question.asked.query),
-            Some((verb, rest)) => about(gateway, &repo, &verb.text, rest, question),
+            None => info::of_repository(gateway, &repo, &question.asked.query, reach),
+            Some((verb, rest)) => about(gateway, &repo, &verb.text, rest, question, reach),
         },
     }
 }
@@ -153,12 +176,13 @@ fn about(
     verb: &str,
     rest: &[Segment<'_>],
     question: &Question,
+    reach: &Reach,
 ) -> Result<Reply, ApiError> {
     let asked = &question.asked;
     match (verb, rest) {
         ("auth-check", []) => Ok(Reply::json(&json!({}))),
         ("refs", []) => history::refs(repo, &asked.query),
-        ("safetensors-metadata", [_, ..]) => weights::metadata(gateway, repo, rest),
+        ("safetensors-metadata", [_, ..]) => weights::metadata(gateway, repo, rest, reach),
         ("revision" | "commits" | "paths-info" | "tree" | "treesize", [_, ..]) => {
             let (commit, path) = repo::commit(repo, rest)?;
             match verb {
@@ -170,7 +194,7 @@ fn about(
                 }
                 "treesize" => tree::size(&commit, path),
                 _ if !path.is_empty() => Err(no_such_revision(rest)),
-                "revision" => info::of_commit(gateway, repo, commit, &asked.query),
+                "revision" => info::of_commit(gateway, repo, commit, &asked.query, reach),
                 "commits" => history::commits(&commit, asked),
                 _ if !question.is_post => Err(ApiError::method_not_allowed("POST")),
                 _ => tree::paths(&commit, &question.form, question.is_json),

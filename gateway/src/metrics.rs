@@ -36,7 +36,7 @@ impl Family {
 }
 
 /// Statuses that have a counter of their own; the last stands for all others.
-const STATUSES: [(u16, &str); 19] = [
+const STATUSES: [(u16, &str); 20] = [
     (200, "200"),
     (204, "204"),
     (206, "206"),
@@ -47,6 +47,7 @@ const STATUSES: [(u16, &str); 19] = [
     (404, "404"),
     (405, "405"),
     (408, "408"),
+    (410, "410"),
     (413, "413"),
     (414, "414"),
     (415, "415"),
@@ -68,6 +69,9 @@ struct Handles {
     durations: Vec<Histogram>,
     sent: Counter,
     connections: Gauge,
+    fetches: Counter,
+    arriving_sent: Counter,
+    arriving_aborted: Counter,
 }
 
 static HANDLES: LazyLock<Handles> = LazyLock::new(|| {
@@ -94,6 +98,9 @@ static HANDLES: LazyLock<Handles> = LazyLock::new(|| {
             .into(),
         sent: metrics::counter!("cairn_gateway_sent_bytes_total"),
         connections: metrics::gauge!("cairn_gateway_connections"),
+        fetches: metrics::counter!("cairn_gateway_fetches_total"),
+        arriving_sent: metrics::counter!("cairn_gateway_arriving_sent_bytes_total"),
+        arriving_aborted: metrics::counter!("cairn_gateway_arriving_aborted_total"),
     }
 });
 
@@ -142,6 +149,21 @@ pub(crate) fn answered(family: Family, status: StatusCode, took: Duration) {
 /// Counts bytes written to sockets.
 pub(crate) fn sent(bytes: usize) {
     HANDLES.sent.increment(bytes as u64);
+}
+
+/// Counts a file that was asked of the node's peers.
+pub(crate) fn fetch_begun() {
+    HANDLES.fetches.increment(1);
+}
+
+/// Counts bytes of answers whose file was still arriving when they began.
+pub(crate) fn arriving_sent(bytes: usize) {
+    HANDLES.arriving_sent.increment(bytes as u64);
+}
+
+/// Counts such an answer that ended early: the file stopped coming, or the client went away.
+pub(crate) fn arriving_aborted() {
+    HANDLES.arriving_aborted.increment(1);
 }
 
 /// Counts a connection while it lives.

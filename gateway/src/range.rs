@@ -12,6 +12,8 @@ pub enum Selection {
     Whole,
     /// These bytes, at least one, all within the file (206).
     Part(Range<u64>),
+    /// The same, of a request that names no end: from an offset to the end of the file.
+    Rest(Range<u64>),
     /// The range begins past the end, or is empty (416).
     Unsatisfiable,
 }
@@ -24,7 +26,10 @@ pub fn select(header: &[u8], size: u64) -> Selection {
             if first >= size {
                 return Selection::Unsatisfiable;
             }
-            Selection::Part(first..last.map_or(size, |last| last.saturating_add(1).min(size)))
+            match last {
+                Some(last) => Selection::Part(first..last.saturating_add(1).min(size)),
+                None => Selection::Rest(first..size),
+            }
         }
         Some(Asked::Last(count)) => {
             if count == 0 || size == 0 {
@@ -113,7 +118,7 @@ mod tests {
             ("bytes=0-0", Selection::Part(0..1)),
             ("BYTES = 2-3", Selection::Part(2..4)),
             ("bytes=,2-3,", Selection::Part(2..4)),
-            ("bytes=9-", Selection::Part(9..10)),
+            ("bytes=9-", Selection::Rest(9..10)),
             ("bytes=0-100000", Selection::Part(0..10)),
             ("bytes=-3", Selection::Part(7..10)),
             ("bytes=-30", Selection::Part(0..10)),
@@ -155,7 +160,10 @@ mod tests {
             };
             let expected = match (wanted.first(), wanted.last()) {
                 _ if malformed => Selection::Whole,
-                (Some(first), Some(last)) => Selection::Part(*first..last + 1),
+                (Some(start), Some(end)) if first.is_some() && last.is_none() => {
+                    Selection::Rest(*start..end + 1)
+                }
+                (Some(start), Some(end)) => Selection::Part(*start..end + 1),
                 _ => Selection::Unsatisfiable,
             };
             prop_assert_eq!(select(header.as_bytes(), size), expected);
@@ -163,7 +171,7 @@ mod tests {
 
         #[test]
         fn any_header_selects_within_the_file(header in ".{0,40}", size: u64) {
-            if let Selection::Part(part) = select(header.as_bytes(), size) {
+            if let Selection::Part(part) | Selection::Rest(part) = select(header.as_bytes(), size) {
                 prop_assert!(part.start < part.end && part.end <= size);
             }
         }

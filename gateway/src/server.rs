@@ -9,13 +9,16 @@ mod activity;
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use self::activity::{Activity, Verdict};
+use self::activity::{Activity, Answering, Verdict};
 use crate::config::Config;
 use crate::metrics;
 use crate::sendfile::FileStream;
@@ -156,9 +159,15 @@ where
         let answering = activity.request();
         let answer = server.service.clone().call(request.map(Body::new));
         async move {
-            let answer = answer.await;
-            drop(answering);
-            answer
+            let Ok(mut response) = answer.await;
+            if response.extensions().get::<LongBody>().is_some() {
+                let body = std::mem::take(response.body_mut());
+                *response.body_mut() = Body::new(Working {
+                    body,
+                    _answering: answering,
+                });
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     let mut serving = pin!(server.builder.serve_connection(stream, service));
@@ -193,6 +202,37 @@ where
     }
 }
 
+/// Marks a response whose body waits for others than its reader: until it ends the connection counts as
+/// one that is worked on, and not as one that rests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LongBody;
+
+/// A body whose handler works on it until it ends.
+struct Working {
+    body: Body,
+    _answering: Answering,
+}
+
+impl http_body::Body for Working {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 fn prepare(stream: &TcpStream, config: &Config) {
     let idle_ms = u32::try_from(config.body_idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let set = stream
@@ -200,5 +240,144 @@ fn prepare(stream: &TcpStream, config: &Config) {
         .and_then(|()| Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, idle_ms)?));
     if let Err(error) = set {
         tracing::debug!(%error, "socket options");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// One byte that comes when it is told to; says when nobody waits for it any more.
+    struct Late {
+        release: Pin<Box<dyn Future<Output = ()> + Send>>,
+        _gone: Gone,
+        is_sent: bool,
+    }
+
+    struct Gone(mpsc::Sender<()>);
+
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            let _ = self.0.try_send(());
+        }
+    }
+
+    impl http_body::Body for Late {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.is_sent {
+                return Poll::Ready(None);
+            }
+            std::task::ready!(self.release.as_mut().poll(cx));
+            self.is_sent = true;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(u64::from(!self.is_sent))
+        }
+    }
+
+    struct Rig {
+        address: std::net::SocketAddr,
+        release: watch::Sender<bool>,
+        gone: mpsc::Receiver<()>,
+        stop: tokio_util::sync::DropGuard,
+    }
+
+    /// `/long` answers with a marked body, `/early` never, everything else with a plain one.
+    async fn rig() -> Rig {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (release, released) = watch::channel(false);
+        let (gone, gone_receiver) = mpsc::channel(8);
+        let service = tower::service_fn(move |request: Request| {
+            let (mut released, gone) = (released.clone(), Gone(gone.clone()));
+            async move {
+                if request.uri().path() == "/early" {
+                    std::future::pending::<()>().await;
+                }
+                let release = Box::pin(async move {
+                    drop(released.wait_for(|is| *is).await);
+                });
+                let mut response = Response::new(Body::new(Late {
+                    release,
+                    _gone: gone,
+                    is_sent: false,
+                }));
+                if request.uri().path() == "/long" {
+                    response.extensions_mut().insert(LongBody);
+                }
+                Ok(response)
+            }
+        });
+        let config = Config {
+            header_timeout: Duration::from_millis(100),
+            keep_alive_timeout: Duration::from_millis(100),
+            ..Config::default()
+        };
+        let stop = CancellationToken::new();
+        let serving = stop.clone();
+        #[allow(clippy::disallowed_methods, reason = "ends with the test")]
+        tokio::spawn(async move { serve(listener, service, &config, serving).await });
+        Rig {
+            address,
+            release,
+            gone: gone_receiver,
+            stop: stop.drop_guard(),
+        }
+    }
+
+    async fn get(address: std::net::SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn rest(mut stream: TcpStream) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
+        drop(read.expect("the connection ends"));
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_for_a_download_is_no_resting_connection() {
+        let rig = rig().await;
+        let long = get(rig.address, "/long").await;
+        // Ends without its byte, once it has rested for as long as a connection may.
+        let plain = rest(get(rig.address, "/plain").await).await;
+        assert!(plain.ends_with(b"\r\n\r\n"));
+        rig.release.send_replace(true);
+        // And once it has ended it rests like any other.
+        let long = rest(long).await;
+        assert!(long.ends_with(b"\r\n\r\nx"));
+        drop(rig.stop);
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_while_nothing_comes_is_not_waited_for() {
+        let mut rig = rig().await;
+        for path in ["/long", "/early"] {
+            let mut stream = get(rig.address, path).await;
+            if path == "/long" {
+                stream.read_exact(&mut [0; 17]).await.unwrap();
+            }
+            drop(stream);
+            let gone = tokio::time::timeout(PATIENCE, rig.gone.recv()).await;
+            gone.expect("the answer is dropped").unwrap();
+        }
+        drop(rig.stop);
     }
 }

@@ -244,6 +244,17 @@ impl Node {
         network.map_or_else(Vec::new, |network| network.fetcher.transfers())
     }
 
+    /// Bytes of content sent to and taken from each peer since the start: key, sent, taken.
+    pub fn traffic(&self) -> Vec<(PublicKey, u64, u64)> {
+        let network = self.inner.network.as_ref();
+        network.map_or_else(Vec::new, |network| network.blobs.traffic())
+    }
+
+    /// Whether the node speaks to others at all.
+    pub fn is_networked(&self) -> bool {
+        self.inner.network.is_some()
+    }
+
     /// Joins the download of a file that is not here, or begins it; returns at once, from any thread.
     pub fn fetch(&self, wanted: Wanted) -> Result<Arriving, FetchError> {
         let network = self.inner.network.as_ref().ok_or(FetchError::Offline)?;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,15 +47,39 @@ pub(super) struct Facts<'a> {
     pub(super) file: &'a FileEntry,
 }
 
-/// An answer without what depends on the request.
+impl Facts<'_> {
+    /// The hub's rule: an LFS file goes by its SHA-256, a regular one by its git oid.
+    fn etag(&self) -> String {
+        match self.file.pointer_size {
+            Some(_) => self.file.sha256.to_hex(),
+            None => self.oid.to_hex(),
+        }
+    }
+}
+
+/// An answer without what depends on the request, and without its bytes.
 #[derive(Debug)]
-pub(crate) struct Document {
+pub(super) struct Face {
     headers: HeaderMap,
     /// Quoted.
     etag: String,
     /// `Content-Disposition` for `?download=true`.
     attachment: HeaderValue,
     size: u64,
+}
+
+/// What of a file an answer holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) range: Range<u64>,
+    /// Whether the request was for all of the file, or for all from an offset on.
+    pub(super) is_open: bool,
+}
+
+/// An answer without what depends on the request.
+#[derive(Debug)]
+pub(crate) struct Document {
+    face: Face,
     source: Source,
 }
 
@@ -93,11 +118,6 @@ impl Stamp {
 impl Document {
     /// The content of a file.
     pub(super) fn file(facts: &Facts<'_>, content: Content) -> Result<Self, ApiError> {
-        // The hub's rule: an LFS file goes by its SHA-256, a regular one by its git oid.
-        let etag = match facts.file.pointer_size {
-            Some(_) => facts.file.sha256.to_hex(),
-            None => facts.oid.to_hex(),
-        };
         let source = match content {
             Content::Small(bytes) => Source::Memory(bytes),
             Content::Flat(flat) => {
@@ -112,7 +132,12 @@ impl Document {
                 })
             }
         };
-        Ok(Self::new(facts, &etag, source))
+        let size = match &source {
+            Source::Memory(bytes) => bytes.len() as u64,
+            Source::File(open) => open.bytes.size(),
+        };
+        let face = Face::new(facts, &facts.etag(), size);
+        Ok(Self { face, source })
     }
 
     /// The pointer that git holds in place of an LFS file.
@@ -124,15 +149,58 @@ impl Document {
         if text.len() as u64 != size {
             return Err(ApiError::not_canonical_pointer());
         }
+        let face = Face::new(facts, &facts.oid.to_hex(), size);
         let source = Source::Memory(text.into());
-        Ok(Self::new(facts, &facts.oid.to_hex(), source))
+        Ok(Self { face, source })
     }
 
-    fn new(facts: &Facts<'_>, etag: &str, source: Source) -> Self {
-        let size = match &source {
-            Source::Memory(bytes) => bytes.len() as u64,
-            Source::File(open) => open.bytes.size(),
-        };
+    /// Bytes of memory, or what stands for them.
+    pub(super) fn weight(&self) -> u64 {
+        DOCUMENT_WEIGHT
+            + match &self.source {
+                Source::Memory(bytes) => bytes.len() as u64,
+                Source::File(_) => OPEN_FILE_WEIGHT,
+            }
+    }
+
+    /// Whether the file is as the node gave it, not long ago.
+    pub(super) fn is_fresh(&self) -> bool {
+        match &self.source {
+            Source::Memory(_) => true,
+            Source::File(open) => {
+                open.opened.elapsed() < OPEN_AGE_MAX
+                    && Stamp::of(&open.file).is_ok_and(|stamp| stamp == open.stamp)
+            }
+        }
+    }
+
+    /// Answers a GET or HEAD.
+    pub(super) fn answer(&self, request: &Request) -> Result<Response, ApiError> {
+        let (mut response, part) = self.face.head(request)?;
+        if let Some(part) = part {
+            *response.body_mut() = Body::from(self.bytes(part.range));
+        }
+        Ok(response)
+    }
+
+    fn bytes(&self, part: Range<u64>) -> Bytes {
+        match &self.source {
+            Source::Memory(bytes) => {
+                let index = |at| usize::try_from(at).expect("invariant: within bytes in memory");
+                bytes.slice(index(part.start)..index(part.end))
+            }
+            Source::File(open) => open.bytes.slice(part),
+        }
+    }
+}
+
+impl Face {
+    /// A file that the repository tells of, wherever its content is.
+    pub(super) fn of(facts: &Facts<'_>) -> Self {
+        Self::new(facts, &facts.etag(), facts.file.size)
+    }
+
+    fn new(facts: &Facts<'_>, etag: &str, size: u64) -> Self {
         let etag = format!("\"{etag}\"");
         let mut headers = HeaderMap::with_capacity(16);
         for (name, value) in [
@@ -161,35 +229,14 @@ impl Document {
             etag,
             attachment: headers::disposition("attachment", facts.path),
             size,
-            source,
         }
     }
 
-    /// Bytes of memory, or what stands for them.
-    pub(super) fn weight(&self) -> u64 {
-        DOCUMENT_WEIGHT
-            + match &self.source {
-                Source::Memory(bytes) => bytes.len() as u64,
-                Source::File(_) => OPEN_FILE_WEIGHT,
-            }
-    }
-
-    /// Whether the file is as the node gave it, not long ago.
-    pub(super) fn is_fresh(&self) -> bool {
-        match &self.source {
-            Source::Memory(_) => true,
-            Source::File(open) => {
-                open.opened.elapsed() < OPEN_AGE_MAX
-                    && Stamp::of(&open.file).is_ok_and(|stamp| stamp == open.stamp)
-            }
-        }
-    }
-
-    /// Answers a GET or HEAD.
-    pub(super) fn answer(&self, request: &Request) -> Result<Response, ApiError> {
+    /// Status and headers of an answer to a GET or HEAD, and which bytes follow, where any may.
+    pub(super) fn head(&self, request: &Request) -> Result<(Response, Option<Part>), ApiError> {
         let asked = request.headers();
         if headers::is_unchanged(asked, &self.etag) {
-            return Ok(self.unchanged());
+            return Ok((self.unchanged(), None));
         }
         let is_head = request.method() == Method::HEAD;
         let range = asked
@@ -199,9 +246,10 @@ impl Document {
             Some(range) => range::select(range.as_bytes(), self.size),
             None => Selection::Whole,
         };
+        let is_open = matches!(selection, Selection::Whole | Selection::Rest(_));
         let (status, part, content_range) = match selection {
             Selection::Whole => (StatusCode::OK, 0..self.size, None),
-            Selection::Part(part) => {
+            Selection::Part(part) | Selection::Rest(part) => {
                 let (first, last) = (part.start, part.end - 1);
                 let text = format!("bytes {first}-{last}/{}", self.size);
                 (StatusCode::PARTIAL_CONTENT, part, Some(text))
@@ -222,25 +270,14 @@ impl Document {
         {
             headers.insert(CONTENT_DISPOSITION, self.attachment.clone());
         }
-        let body = if is_head {
-            Body::empty()
-        } else {
-            Body::from(self.bytes(part))
-        };
-        let mut response = Response::new(body);
+        let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        Ok(response)
-    }
-
-    fn bytes(&self, part: std::ops::Range<u64>) -> Bytes {
-        match &self.source {
-            Source::Memory(bytes) => {
-                let index = |at| usize::try_from(at).expect("invariant: within bytes in memory");
-                bytes.slice(index(part.start)..index(part.end))
-            }
-            Source::File(open) => open.bytes.slice(part),
-        }
+        let part = (!is_head).then_some(Part {
+            is_open: is_open || part == (0..self.size),
+            range: part,
+        });
+        Ok((response, part))
     }
 
     fn unchanged(&self) -> Response {

@@ -2,22 +2,16 @@
 //!
 //! Derived from a commit once, and kept under its id, which fixes all of it.
 
-use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use cairn_node::Node;
-use cairn_node::repos::{Commit, EntryKind};
-use cairn_node::store::{Content, StoreError};
 use cairn_protocol::hash::GitOid;
 use quick_cache::{Weighter, sync::Cache};
 use serde_json::{Map, Value, json};
 
+use super::files::{Files, Waits};
 use super::weights;
 use crate::error::ApiError;
 
-/// Bytes of a JSON file that is looked into; a larger one says nothing to us.
-const JSON_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of memory for derived facts; the least used are derived again.
 const CACHE_BYTES: u64 = 8 << 20;
 
@@ -38,6 +32,7 @@ pub(crate) struct ModelFacts {
 #[derive(Debug)]
 pub(crate) struct Facts {
     cache: Cache<GitOid, Arc<ModelFacts>, Weigh>,
+    waits: Waits,
 }
 
 #[derive(Debug, Clone)]
@@ -55,32 +50,36 @@ impl Default for Facts {
         let count = usize::try_from(CACHE_BYTES / typical_bytes).unwrap_or(usize::MAX);
         Self {
             cache: Cache::with_weighter(count, CACHE_BYTES, Weigh),
+            waits: Waits::default(),
         }
     }
 }
 
 impl Facts {
     /// The facts of a commit, kept or derived now.
-    pub(super) fn of(&self, node: &Node, commit: &Commit) -> Result<Arc<ModelFacts>, ApiError> {
-        let oid = commit.info().oid;
+    pub(super) fn of(&self, files: &mut Files<'_>) -> Result<Arc<ModelFacts>, ApiError> {
+        let oid = files.commit().info().oid;
         if let Some(facts) = self.cache.get(&oid) {
             return Ok(facts);
         }
-        let mut is_whole = true;
-        let mut files = |path: &str| json_file(node, commit, path, &mut is_whole);
-        let config = files("config.json")?;
-        let tokenizer = files("tokenizer_config.json")?;
-        let safetensors = weights::parameters(node, commit, &mut is_whole)?;
+        let config = files.json("config.json")?;
+        let tokenizer = files.json("tokenizer_config.json")?;
+        let safetensors = weights::parameters(files)?;
         let facts = Arc::new(ModelFacts::derive(
             config.as_ref(),
             tokenizer.as_ref(),
             safetensors,
         ));
         // What a node has not received yet may come: then the same commit says more.
-        if is_whole {
+        if files.is_whole {
             self.cache.insert(oid, Arc::clone(&facts));
         }
         Ok(facts)
+    }
+
+    /// Who may wait for files.
+    pub(super) fn waits(&self) -> &Waits {
+        &self.waits
     }
 }
 
@@ -231,83 +230,6 @@ fn transformers_info(config: &Map<String, Value>, has_tokenizer: bool) -> Option
     Some(Value::Object(info))
 }
 
-/// A JSON file of a commit; `None` where there is none, or none that we can read.
-pub(super) fn json_file(
-    node: &Node,
-    commit: &Commit,
-    path: &str,
-    is_whole: &mut bool,
-) -> Result<Option<Value>, ApiError> {
-    let Some(content) = content(node, commit, path, is_whole)? else {
-        return Ok(None);
-    };
-    if content.size() > JSON_BYTES_MAX {
-        return Ok(None);
-    }
-    Ok(read_or_note(&content, 0, content.size(), is_whole)
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok()))
-}
-
-/// A file's content; `None` where there is no such file, or it is not here (then `is_whole` falls).
-pub(super) fn content(
-    node: &Node,
-    commit: &Commit,
-    path: &str,
-    is_whole: &mut bool,
-) -> Result<Option<Content>, ApiError> {
-    let Some(entry) = commit.entry(path)? else {
-        return Ok(None);
-    };
-    let EntryKind::File(file) = entry.kind else {
-        return Ok(None);
-    };
-    let Some(hash) = file.blake3 else {
-        *is_whole = false;
-        return Ok(None);
-    };
-    match node.content(&hash) {
-        Ok(content) => Ok(Some(content)),
-        Err(StoreError::Absent { .. } | StoreError::Damaged { .. }) => {
-            *is_whole = false;
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A part of content, in memory; a file that can't be read says nothing, and `is_whole` falls.
-pub(super) fn read_or_note(
-    content: &Content,
-    offset: u64,
-    length: u64,
-    is_whole: &mut bool,
-) -> Option<Vec<u8>> {
-    match read(content, offset, length) {
-        Ok(part) => Some(part),
-        Err(error) => {
-            tracing::warn!(%error, "stored content can't be read");
-            *is_whole = false;
-            None
-        }
-    }
-}
-
-fn read(content: &Content, offset: u64, length: u64) -> io::Result<Vec<u8>> {
-    let index = |at: u64| usize::try_from(at).map_err(io::Error::other);
-    let (start, length) = (index(offset)?, index(length)?);
-    match content {
-        Content::Small(bytes) => match bytes.get(start..start.saturating_add(length)) {
-            Some(part) => Ok(part.to_vec()),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-        },
-        Content::Flat(flat) => {
-            let mut part = vec![0; length];
-            flat.file.read_exact_at(&mut part, offset)?;
-            Ok(part)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,13 +277,5 @@ mod tests {
             assert_eq!(facts.mask_token, None);
         }
         assert_eq!(ModelFacts::derive(None, None, None), ModelFacts::default());
-    }
-
-    #[test]
-    fn parts_past_the_end_are_errors() {
-        let content = Content::Small(b"0123".as_slice().into());
-        assert_eq!(read(&content, 1, 2).unwrap(), b"12");
-        assert!(read(&content, 3, 2).is_err());
-        assert!(read(&content, u64::MAX, u64::MAX).is_err());
     }
 }

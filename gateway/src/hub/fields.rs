@@ -8,6 +8,7 @@ use cairn_protocol::name::RepoKind;
 use serde_json::{Map, Value, json};
 
 use super::facts::ModelFacts;
+use super::files::{Files, Reach};
 use crate::dates;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
@@ -235,6 +236,8 @@ pub(super) struct View<'a> {
     repo: &'a Repo,
     commit: OnceCell<Option<Commit>>,
     facts: OnceCell<Arc<ModelFacts>>,
+    /// How far it goes for files; as far as listings go where absent.
+    reach: Option<&'a Reach>,
     /// Siblings with sizes and ids.
     with_blobs: bool,
     is_cut: bool,
@@ -249,6 +252,7 @@ impl<'a> View<'a> {
             repo,
             commit: OnceCell::new(),
             facts: OnceCell::new(),
+            reach: None,
             with_blobs: false,
             is_cut: false,
             siblings: 0,
@@ -257,6 +261,11 @@ impl<'a> View<'a> {
 
     pub(super) fn at(mut self, commit: Commit) -> Self {
         self.commit = OnceCell::from(Some(commit));
+        self
+    }
+
+    pub(super) fn reaching(mut self, reach: &'a Reach) -> Self {
+        self.reach = Some(reach);
         self
     }
 
@@ -355,7 +364,11 @@ impl<'a> View<'a> {
             return Ok(Arc::clone(facts));
         }
         let facts = match self.commit()? {
-            Some(commit) => self.gateway.facts().of(self.gateway.node(), commit)?,
+            Some(commit) => {
+                let (node, facts) = (self.gateway.node(), self.gateway.facts());
+                let mut files = Files::new(node, facts.waits(), self.repo, commit, self.reach);
+                facts.of(&mut files)?
+            }
             None => Arc::default(),
         };
         Ok(Arc::clone(self.facts.get_or_init(|| facts)))

@@ -5,6 +5,7 @@ use cairn_node::repos::{Commit, Repo};
 use serde_json::json;
 
 use super::fields::{self, View};
+use super::files::Reach;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::reply::Reply;
@@ -18,8 +19,9 @@ pub(super) fn of_repository(
     gateway: &Gateway,
     repo: &Repo,
     query: &Pairs,
+    reach: &Reach,
 ) -> Result<Reply, ApiError> {
-    show(View::new(gateway, repo), repo, query)
+    show(View::new(gateway, repo).reaching(reach), repo, query)
 }
 
 /// The repository at a commit.
@@ -28,8 +30,10 @@ pub(super) fn of_commit(
     repo: &Repo,
     commit: Commit,
     query: &Pairs,
+    reach: &Reach,
 ) -> Result<Reply, ApiError> {
-    show(View::new(gateway, repo).at(commit), repo, query)
+    let view = View::new(gateway, repo).at(commit).reaching(reach);
+    show(view, repo, query)
 }
 
 fn show(view: View<'_>, repo: &Repo, query: &Pairs) -> Result<Reply, ApiError> {

@@ -6,13 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use cairn_node::Node;
-use cairn_node::repos::{Commit, EntryKind, Repo};
-use cairn_node::store::Content;
+use cairn_node::repos::{EntryKind, Repo};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::facts::{self, content};
+use super::files::{File, Files, Reach};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::reply::Reply;
@@ -36,18 +34,14 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// `{parameters: {type: count}, total}`, as model info has it; `None` without readable weights.
-pub(super) fn parameters(
-    node: &Node,
-    commit: &Commit,
-    is_whole: &mut bool,
-) -> Result<Option<Value>, ApiError> {
+pub(super) fn parameters(files: &mut Files<'_>) -> Result<Option<Value>, ApiError> {
     let mut budget = HEADERS_BYTES_MAX;
     let mut sum = Parameters::default();
-    for path in weight_files(node, commit, is_whole)? {
-        let Some(content) = content(node, commit, &path, is_whole)? else {
+    for path in weight_files(files)? {
+        let Some(file) = files.open(&path, u64::MAX)? else {
             return Ok(None);
         };
-        let counted = header(&content, &mut budget, is_whole)
+        let counted = header_of(&file, files, &mut budget)
             .and_then(|header| serde_json::from_slice(&header).ok())
             .and_then(|counts| sum.add(&counts));
         if counted.is_none() {
@@ -65,15 +59,12 @@ pub(super) fn parameters(
 }
 
 /// The files that make the model: one, the shards of an index, or all at the root.
-fn weight_files(
-    node: &Node,
-    commit: &Commit,
-    is_whole: &mut bool,
-) -> Result<Vec<String>, ApiError> {
+fn weight_files(files: &mut Files<'_>) -> Result<Vec<String>, ApiError> {
+    let commit = files.commit();
     if commit.entry(SINGLE)?.is_some() {
         return Ok(vec![SINGLE.to_owned()]);
     }
-    if let Some(index) = facts::json_file(node, commit, INDEX, is_whole)? {
+    if let Some(index) = files.json(INDEX)? {
         return Ok(shards(&index));
     }
     let root = commit.tree("", false, None, ROOT_ENTRIES_MAX)?;
@@ -104,16 +95,25 @@ fn shards(index: &Value) -> Vec<String> {
         .collect()
 }
 
-/// A file's header; `None` where it is none, too large, or the budget is spent.
-fn header(content: &Content, budget: &mut u64, is_whole: &mut bool) -> Option<Vec<u8>> {
-    let rest = content.size().checked_sub(8)?;
-    let start = facts::read_or_note(content, 0, 8, is_whole)?;
+/// A file's header; `None` where it is none, too large, can't be read, or the budget is spent.
+fn header_of(file: &File, files: &mut Files<'_>, budget: &mut u64) -> Option<Vec<u8>> {
+    let read = |offset, length| files.read(file, offset, length);
+    header(file.size(), read, budget)
+}
+
+fn header(
+    size: u64,
+    mut read: impl FnMut(u64, u64) -> Option<Vec<u8>>,
+    budget: &mut u64,
+) -> Option<Vec<u8>> {
+    let rest = size.checked_sub(8)?;
+    let start = read(0, 8)?;
     let length = u64::from_le_bytes(start.try_into().expect("invariant: eight bytes"));
     if length > rest.min(HEADER_BYTES_MAX).min(*budget) {
         return None;
     }
     *budget -= length;
-    facts::read_or_note(content, 8, length, is_whole)
+    read(8, length)
 }
 
 /// Parameters by type.
@@ -215,37 +215,52 @@ pub(super) fn metadata(
     gateway: &Gateway,
     repo: &Repo,
     file: &[Segment<'_>],
+    reach: &Reach,
 ) -> Result<Reply, ApiError> {
     let commit = repo.commit("HEAD")?;
     let oid = commit.info().oid;
     let missing = || ApiError::entry_not_found(&oid);
     let path = repo::path(file).ok_or_else(missing)?;
-    let node = gateway.node();
-    let mut is_whole = true;
-    let (index, files) = if path.ends_with("index.json") {
-        let index = facts::json_file(node, &commit, &path, &mut is_whole)?.ok_or_else(missing)?;
-        let files = shards(&index);
-        (without_map(index), files)
+    let (node, waits) = (gateway.node(), gateway.facts().waits());
+    let mut files = Files::new(node, waits, repo, &commit, Some(reach));
+    let absent = |files: &Files<'_>, path: &str| {
+        if files.is_whole {
+            missing()
+        } else {
+            ApiError::content_unknown(path)
+        }
+    };
+    let (index, paths) = if path.ends_with("index.json") {
+        let index = files.json(&path)?.ok_or_else(|| absent(&files, &path))?;
+        let paths = shards(&index);
+        (without_map(index), paths)
     } else {
         (json!({}), vec![path])
     };
     let mut budget = HEADERS_BYTES_MAX;
     let mut body = format!("{{\"index\":{index},\"headers\":{{").into_bytes();
-    for (number, file) in files.iter().enumerate() {
-        let content = content(node, &commit, file, &mut is_whole)?.ok_or_else(missing)?;
+    for (number, path) in paths.iter().enumerate() {
+        let file = files
+            .open(path, u64::MAX)?
+            .ok_or_else(|| absent(&files, path))?;
         // A header goes out as it stands: so it must be JSON, and one that clients understand.
-        let header = header(&content, &mut budget, &mut is_whole)
+        let header = header_of(&file, &mut files, &mut budget)
             .filter(|header| {
                 std::str::from_utf8(header).is_ok()
                     && serde_json::from_slice::<Parameters>(header).is_ok()
             })
             .ok_or_else(|| {
-                ApiError::bad_request(format!("{file} has no safetensors header within bounds"))
+                if files.is_whole {
+                    let message = format!("{path} has no safetensors header within bounds");
+                    ApiError::bad_request(message)
+                } else {
+                    ApiError::content_unknown(path)
+                }
             })?;
         if number > 0 {
             body.push(b',');
         }
-        body.extend_from_slice(Value::from(file.as_str()).to_string().as_bytes());
+        body.extend_from_slice(Value::from(path.as_str()).to_string().as_bytes());
         body.push(b':');
         body.extend_from_slice(&header);
     }
@@ -268,15 +283,23 @@ mod tests {
 
     use super::*;
 
-    fn file(header: &str) -> Content {
+    fn file(header: &str) -> Vec<u8> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(header.as_bytes());
         bytes.extend_from_slice(&[0; 64]);
-        Content::Small(bytes.into())
+        bytes
     }
 
-    fn count(content: &Content) -> Option<BTreeMap<String, u64>> {
-        let header = header(content, &mut HEADERS_BYTES_MAX.clone(), &mut true)?;
+    fn header_in(bytes: &[u8], budget: u64) -> Option<Vec<u8>> {
+        let read = |offset, length| {
+            let (start, length) = (usize::try_from(offset).ok()?, usize::try_from(length).ok()?);
+            Some(bytes.get(start..start.checked_add(length)?)?.to_vec())
+        };
+        header(bytes.len() as u64, read, &mut budget.clone())
+    }
+
+    fn count(bytes: &[u8]) -> Option<BTreeMap<String, u64>> {
+        let header = header_in(bytes, HEADERS_BYTES_MAX)?;
         let counts: Parameters = serde_json::from_slice(&header).ok()?;
         Some(counts.0)
     }
@@ -324,13 +347,13 @@ mod tests {
         for length in [9, 1 << 24, (1 << 24) + 1, 100_000_001, 1 << 63, u64::MAX] {
             let mut bytes = length.to_le_bytes().to_vec();
             bytes.extend_from_slice(b"{}      ");
-            assert_eq!(count(&Content::Small(bytes.into())), None, "{length}");
+            assert_eq!(count(&bytes), None, "{length}");
         }
         for short in [&b""[..], b"1234567"] {
-            assert_eq!(count(&Content::Small(short.into())), None);
+            assert_eq!(count(short), None);
         }
-        let mut budget = 1;
-        assert_eq!(header(&file("{ }"), &mut budget, &mut true), None);
+        assert_eq!(header_in(&file("{ }"), 2), None);
+        assert_eq!(header_in(&file("{ }"), 3).as_deref(), Some(&b"{ }"[..]));
     }
 
     #[test]
@@ -350,7 +373,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_counted_or_left_out(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            drop(count(&Content::Small(bytes.into())));
+            drop(count(&bytes));
         }
     }
 }

@@ -5,5 +5,6 @@
 mod client;
 mod files;
 mod limits;
+mod remote;
 mod server;
 mod shutdown;

@@ -116,7 +116,7 @@ async fn part(State(routes): State<Routes>, headers: HeaderMap) -> Response {
     });
     match selection {
         Selection::Whole => Body::from(routes.bytes.slice(0..size)).into_response(),
-        Selection::Part(part) => {
+        Selection::Part(part) | Selection::Rest(part) => {
             let body = Body::from(routes.bytes.slice(part));
             (StatusCode::PARTIAL_CONTENT, body).into_response()
         }
