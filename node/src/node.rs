@@ -12,6 +12,7 @@ use cairn_protocol::name::NamespaceName;
 use cairn_protocol::record::{self, Body, Header, Link, Record, Role};
 
 use crate::access::Access;
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::control::Progress;
 use crate::fetch::{Arriving, FetchError, Transfer, Wanted};
@@ -90,6 +91,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) journal: Journal,
     pub(crate) repos: Repos,
+    pub(crate) cache: Cache,
     pub(crate) namespace: NamespaceId,
     /// Held by whoever moves a head.
     pub(crate) publishing: Mutex<()>,
@@ -156,6 +158,12 @@ impl Node {
             None => found_namespace(&keys, &store, &repos)?,
         };
         repos.loaded(namespace, local.pinned);
+        let cache = Cache::new(
+            store.clone(),
+            repos.clone(),
+            folder.path().to_owned(),
+            config.cache_bytes,
+        );
         let network = match &config.network {
             None => None,
             Some(network) => Some(Network::spawn(
@@ -165,6 +173,7 @@ impl Node {
                 &store,
                 &repos,
                 &Access::default(),
+                &cache,
             )?),
         };
         let inner = Inner {
@@ -174,6 +183,7 @@ impl Node {
             store,
             journal,
             repos,
+            cache,
             namespace,
             publishing: Mutex::new(()),
             unsettled: Mutex::new(None),

@@ -203,6 +203,23 @@ impl Repos {
         self.bump();
     }
 
+    /// Whether a repository's content is kept: it is in this node's own namespace, or pinned.
+    pub(crate) fn is_kept(&self, repository: &RepositoryId) -> bool {
+        let state = self.read();
+        let own = || {
+            let view = state.ledger.repository(repository);
+            view.is_some_and(|view| Some(view.namespace) == state.own_namespace)
+        };
+        state.pinned.contains(repository) || own()
+    }
+
+    /// Whether a namespace is this node's own, by its hash or its local name.
+    pub(crate) fn is_own(&self, namespace: &NamespaceName) -> bool {
+        let state = self.read();
+        let found = state.namespace(&self.inner.namespace_alias, namespace);
+        found.is_some() && found == state.own_namespace
+    }
+
     /// Runs a question on the accepted records.
     pub(crate) fn ledger<T>(&self, ask: impl FnOnce(&Ledger) -> T) -> T {
         ask(&self.read().ledger)

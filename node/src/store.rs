@@ -119,6 +119,16 @@ pub enum StoreError {
         /// The file that could not grow.
         path: PathBuf,
     },
+    /// Content that was fetched on demand has a bound, and this does not fit into it.
+    #[error(
+        "no room in the cache for {size} bytes: its bound is {bound} bytes, and nothing more can be evicted"
+    )]
+    CacheFull {
+        /// Bytes of the file.
+        size: u64,
+        /// Bytes that cached content may have now.
+        bound: u64,
+    },
     /// Stored bytes that no longer match their hash; never served again.
     #[error("stored content {hash} is damaged ({path}): it no longer matches its hash")]
     Damaged {
@@ -192,6 +202,10 @@ impl StoreError {
                 source: io(source),
             },
             Self::Full { path } => Self::Full { path: path.clone() },
+            Self::CacheFull { size, bound } => Self::CacheFull {
+                size: *size,
+                bound: *bound,
+            },
             Self::Damaged { hash, path } => Self::Damaged {
                 hash: *hash,
                 path: path.clone(),

@@ -155,6 +155,11 @@ impl Repo {
         Ok(&self.loaded_refs()?.1)
     }
 
+    /// Content id of the refs blob.
+    pub(crate) fn refs_hash(&self) -> Blake3 {
+        self.inner.refs_hash
+    }
+
     pub(crate) fn refs_blob(&self) -> Result<&Refs, RepoError> {
         Ok(&self.loaded_refs()?.0)
     }
