@@ -16,6 +16,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 pub use real::RealFiles;
 
 /// A file operation that the system refused.
@@ -123,6 +125,19 @@ pub trait Files: Send + Sync + std::fmt::Debug {
 
     /// Writes all bytes at an offset.
     fn write_all_at(&self, file: &OpenFile, bytes: &[u8], offset: u64) -> Result<(), FileError>;
+
+    /// Writes all parts at an offset, one behind the other, without making one buffer of them.
+    fn write_all_vectored_at(
+        &self,
+        file: &OpenFile,
+        parts: &[Bytes],
+        offset: u64,
+    ) -> Result<(), FileError>;
+
+    /// Where, from an offset on, bytes stand that were ever written; nothing where a hole follows to the end.
+    ///
+    /// A system that does not know of holes answers the offset itself.
+    fn data_from(&self, file: &OpenFile, offset: u64) -> Result<Option<u64>, FileError>;
 
     /// Reads up to `buffer.len()` bytes at an offset; fewer only at the end of the file.
     fn read_at(&self, file: &OpenFile, buffer: &mut [u8], offset: u64) -> Result<usize, FileError>;

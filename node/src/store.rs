@@ -24,6 +24,7 @@ mod index;
 mod key;
 mod lease;
 mod log;
+mod uses;
 mod view_keeper;
 mod views;
 
@@ -54,6 +55,8 @@ use index::{BadFrame, Index, Read, SharedIndex};
 use key::Key;
 use lease::Leases;
 use log::Log;
+use partial::Partials;
+use uses::{USES_VIEW, Uses};
 use view_keeper::{Replay, ViewKeeper, ViewSlot};
 
 /// All digests of one blob that this node computed itself from the bytes.
@@ -298,6 +301,8 @@ pub struct Store {
 struct Inner {
     log: Log,
     flats: Flats,
+    partials: Partials,
+    uses: Uses,
     leases: Arc<Leases>,
     /// Held for writing while a sweep removes things, for reading while a verification may note some.
     sweeping: RwLock<()>,
@@ -328,7 +333,16 @@ impl Store {
         let index = Arc::new(Index::new(folder.clone(), slot));
         let appender = read_log(&folder, &index, &mut replay, on_record)?;
         replay.finish(&index);
-        let flats = Flats::open(files, dir, Arc::clone(&index), options)?;
+        let flats = Flats::open(Arc::clone(&files), dir, Arc::clone(&index), options)?;
+        let is_whole = |hash: &Blake3| -> Result<bool, StoreError> {
+            Ok(!index.is_damaged(hash)
+                && (index.find(&Key::blob(hash))?.is_some() || flats.facts(hash)?.is_some()))
+        };
+        let partials = Partials::open(files, dir, options, &is_whole, &|hash| flats.path(hash))?;
+        let uses = Uses::new(View {
+            index: Arc::clone(&index),
+            name: USES_VIEW.into(),
+        });
         let spawn_failed = |source| StoreError::Io {
             operation: "start a thread for",
             path: dir.to_owned(),
@@ -341,6 +355,8 @@ impl Store {
             inner: Arc::new(Inner {
                 log,
                 flats,
+                partials,
+                uses,
                 leases,
                 sweeping: RwLock::default(),
                 index,
@@ -402,6 +418,7 @@ impl Store {
             return Err(flats.damaged(hash));
         }
         if let Some(flat) = flats.cached(hash) {
+            self.inner.uses.note(hash);
             return Ok(Content::Flat(flat));
         }
         if let Some(bytes) = self.small(hash)? {
@@ -411,6 +428,7 @@ impl Store {
             // Not a lease: whoever marks for a sweep reads, too.
             let _reading = self.inner.sweeping.read();
             if let Some(flat) = flats.admit(log, hash)? {
+                self.inner.uses.note(hash);
                 return Ok(Content::Flat(flat));
             }
         }
@@ -467,19 +485,21 @@ impl Store {
 
     /// A stored record's envelope.
     pub fn record(&self, id: &RecordId) -> Result<Option<Vec<u8>>, StoreError> {
-        let _ = id;
-        todo!()
+        let found = self.inner.index.find(&Key::record(id))?;
+        Ok(found.map(|found| found.payload))
     }
 
     /// Begins to store a file piece by piece, or goes on with what is there; reads what is in doubt again.
+    ///
+    /// All who ask for the same file share one. [`StoreError::Full`] where the whole would not fit.
     pub fn partial(&self, hash: &Blake3, list: &PieceList) -> Result<Partial, StoreError> {
-        let _ = (hash, list);
-        todo!()
+        let state = self.inner.partials.get(hash, list)?;
+        Ok(Partial::new(self.clone(), state))
     }
 
     /// Files that are stored in part: hash, bytes of the whole, bytes on the disk.
     pub fn partials(&self) -> Vec<(Blake3, u64, u64)> {
-        todo!()
+        self.inner.partials.all()
     }
 
     /// A stored blob by its pieces, whole or in part; [`StoreError::Absent`] where nothing of it is here.
@@ -487,15 +507,90 @@ impl Store {
     /// Cheap: a file that may have changed is not read in full, since every piece is verified when it is
     /// read.
     pub fn pieces(&self, hash: &Blake3) -> Result<Pieces, StoreError> {
-        let _ = hash;
-        todo!()
+        let Inner {
+            log,
+            flats,
+            index,
+            partials,
+            uses,
+            ..
+        } = &*self.inner;
+        let is_damaged = index.is_damaged(hash);
+        if !is_damaged {
+            if let Some(bytes) = self.small(hash)? {
+                return Ok(Pieces::small(hash, bytes));
+            }
+            let _reading = self.inner.sweeping.read();
+            if let Some(open) = flats.by_piece(log, hash)? {
+                uses.note(hash);
+                return Ok(Pieces::flat(hash, self.clone(), open));
+            }
+        }
+        if let Some(state) = partials.find(hash)? {
+            return Ok(Pieces::partial(Partial::new(self.clone(), state)));
+        }
+        Err(if is_damaged {
+            flats.damaged(hash)
+        } else {
+            StoreError::Absent { hash: *hash }
+        })
     }
 
-    /// Removes a flat or partial file that can be fetched again; bytes freed. Does nothing to a file whose
-    /// removal must wait: one that is read now goes when the last reader closes it.
+    /// Removes a flat or partial file that can be fetched again; bytes freed, none where there is no such
+    /// file. Who has it open reads on, and its room is free when the last of them closes it.
+    ///
+    /// Whether somebody counts on it (a pin, a push that goes on) is for the caller to know.
     pub fn evict(&self, hash: &Blake3) -> Result<u64, StoreError> {
-        let _ = hash;
-        todo!()
+        let Inner {
+            log,
+            flats,
+            partials,
+            uses,
+            ..
+        } = &*self.inner;
+        let _reading = self.inner.sweeping.read();
+        let freed = partials.remove(hash)? + flats.evict(log, hash)?;
+        uses.forget(hash);
+        Ok(freed)
+    }
+
+    /// Hands out hash and size of every stored flat file, in no order; reads the log for it.
+    pub fn flats(&self, on_flat: &mut dyn FnMut(Blake3, u64)) -> Result<(), StoreError> {
+        let index = &self.inner.index;
+        let _reading = self.inner.sweeping.read();
+        for segment in 1..=index.last_segment() {
+            let mut found = Vec::new();
+            index.each_frame(segment, &mut |read| {
+                if let Read::Frame(frame) = read
+                    && let Some(Said::Digests(facts)) = Said::read(frame.kind, frame.payload)
+                    && facts.flat.is_some()
+                {
+                    found.push((facts.digests, frame.offset));
+                }
+                Ok(())
+            })?;
+            for (digests, offset) in found {
+                // Older frames about the same file say nothing any more.
+                let newest = index.find(&Key::digests(&digests.blake3))?;
+                let is_newest = newest.is_some_and(|newest| {
+                    (newest.location.segment, newest.location.offset) == (segment, offset)
+                });
+                if is_newest && !index.is_damaged(&digests.blake3) {
+                    on_flat(digests.blake3, digests.size);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of all stored flat files.
+    pub fn flat_bytes(&self) -> u64 {
+        self.inner.index.flat_bytes()
+    }
+
+    /// When a flat file was last asked for: larger is later, 0 is never, or forgotten.
+    pub fn last_use(&self, hash: &Blake3) -> u64 {
+        self.inner.uses.last(hash)
     }
 
     /// Digests of a stored blob, where they were computed when it was stored.
@@ -568,7 +663,7 @@ impl Store {
         self.inner.index.stats()
     }
 
-    /// Rises whenever content is found damaged: what was handed out before may be what it is about.
+    /// Rises whenever content is found damaged, or stored again that was: what was handed out before may be what it is about.
     pub fn alarms(&self) -> u64 {
         self.inner.index.alarms()
     }

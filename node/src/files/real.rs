@@ -1,14 +1,19 @@
 //! The file system itself.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use rustix::fs::Advice;
+use bytes::Bytes;
+use rustix::fs::{Advice, SeekFrom};
+use rustix::io::Errno;
 
 use super::{FileError, Files, OpenFile, Stat};
+
+/// Parts that one call to the system may have (`IOV_MAX`); more go in further calls.
+const PARTS_MAX: usize = 1024;
 
 /// [`Files`] on the file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +48,47 @@ impl Files for RealFiles {
         file.file()
             .write_all_at(bytes, offset)
             .map_err(|source| FileError::new("write", file.path(), source))
+    }
+
+    fn write_all_vectored_at(
+        &self,
+        file: &OpenFile,
+        parts: &[Bytes],
+        mut offset: u64,
+    ) -> Result<(), FileError> {
+        let refused = |source| FileError::new("write", file.path(), source);
+        for some in parts.chunks(PARTS_MAX) {
+            let mut slices: Vec<IoSlice<'_>> = some.iter().map(|part| IoSlice::new(part)).collect();
+            let mut left = &mut slices[..];
+            // Parts without bytes go, so that nothing left means nothing to write.
+            IoSlice::advance_slices(&mut left, 0);
+            while !left.is_empty() {
+                match rustix::io::pwritev(file.file(), left, offset) {
+                    Ok(0) => return Err(refused(io::ErrorKind::WriteZero.into())),
+                    Ok(count) => {
+                        offset += count as u64;
+                        IoSlice::advance_slices(&mut left, count);
+                    }
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err(refused(error.into())),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn data_from(&self, file: &OpenFile, offset: u64) -> Result<Option<u64>, FileError> {
+        // Moves the file's position, which nothing here relies on.
+        match rustix::fs::seek(file.file(), SeekFrom::Data(offset)) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL) => Ok(Some(offset)),
+            Err(error) => Err(FileError::new(
+                "look for bytes in",
+                file.path(),
+                error.into(),
+            )),
+        }
     }
 
     fn read_at(&self, file: &OpenFile, buffer: &mut [u8], offset: u64) -> Result<usize, FileError> {

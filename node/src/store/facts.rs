@@ -18,6 +18,8 @@ pub(super) const RECORD: u8 = 3;
 pub(super) const DIGESTS: u8 = 4;
 /// A blob that did not match its hash: its hash and size.
 pub(super) const DAMAGED: u8 = 5;
+/// A flat file that was removed to make room: its hash and size.
+pub(super) const EVICTED: u8 = 6;
 
 const FACTS_BYTES: usize = 136;
 const HAS_GIT: u8 = 1;
@@ -150,6 +152,7 @@ pub(super) enum Said<'a> {
     Record { envelope: &'a [u8] },
     Digests(Facts),
     Damaged { hash: Blake3, size: u64 },
+    Evicted { hash: Blake3, size: u64 },
     Mark,
 }
 
@@ -168,12 +171,12 @@ impl<'a> Said<'a> {
             RECORD => Some(Self::Record { envelope: payload }),
             DIGESTS => Facts::decode(payload).map(Self::Digests),
             DAMAGED => {
-                let (hash, size) = payload.split_first_chunk::<32>()?;
-                let size = u64::from_le_bytes(size.try_into().ok()?);
-                Some(Self::Damaged {
-                    hash: Blake3::from_bytes(*hash),
-                    size,
-                })
+                let (hash, size) = hash_and_size(payload)?;
+                Some(Self::Damaged { hash, size })
+            }
+            EVICTED => {
+                let (hash, size) = hash_and_size(payload)?;
+                Some(Self::Evicted { hash, size })
             }
             _ => None,
         }
@@ -197,13 +200,27 @@ pub(super) fn record_frame(envelope: Vec<u8>) -> NewFrame {
 }
 
 pub(super) fn damaged_frame(hash: &Blake3, size: u64) -> NewFrame {
+    short_frame(DAMAGED, hash, size)
+}
+
+pub(super) fn evicted_frame(hash: &Blake3, size: u64) -> NewFrame {
+    short_frame(EVICTED, hash, size)
+}
+
+fn short_frame(kind: u8, hash: &Blake3, size: u64) -> NewFrame {
     let mut head = hash.as_bytes().to_vec();
     head.extend_from_slice(&size.to_le_bytes());
     NewFrame {
-        kind: DAMAGED,
+        kind,
         head,
         body: Bytes::new(),
     }
+}
+
+fn hash_and_size(payload: &[u8]) -> Option<(Blake3, u64)> {
+    let (hash, size) = payload.split_first_chunk::<32>()?;
+    let size = u64::from_le_bytes(size.try_into().ok()?);
+    Some((Blake3::from_bytes(*hash), size))
 }
 
 #[cfg(test)]

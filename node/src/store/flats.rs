@@ -13,19 +13,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_protocol::hash::Blake3;
+use cairn_protocol::piece::{PieceList, piece_count};
 use parking_lot::{Mutex, MutexGuard};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::facts::{Facts, FlatFacts, Said, damaged_frame};
+use super::facts::{Facts, FlatFacts, Said, damaged_frame, evicted_frame};
 use super::index::SharedIndex;
 use super::intake::{self, Copy, Taken};
 use super::key::Key;
 use super::log::Log;
 use super::{Digests, FlatFile, StoreError, StoreOptions};
-use crate::files::{Files, OpenFile, sync_dir_or_end, sync_or_end};
+use crate::files::{FileError, Files, OpenFile, sync_dir_or_end, sync_or_end};
 
 /// Flat files that are kept open; another one is opened when it is asked for.
 const OPEN_FILES_MAX: usize = 256;
+/// Bytes of piece lists that are kept with their open files; others are read when they are asked for.
+const OPEN_LISTS_BYTES_MAX: u64 = 64 << 20;
 /// Locks that keep two threads from changing one file; files that share one wait for each other.
 const LOCKS: usize = 64;
 /// How often a file that changes while it is verified is read again.
@@ -40,6 +44,7 @@ pub(super) struct Flats {
     verification_max_age: Duration,
     reserve_bytes: u64,
     open: Cache<Blake3, Arc<Served>>,
+    by_piece: Cache<Blake3, Arc<ByPiece>, ListWeight>,
     locks: Vec<Mutex<()>>,
     /// Folders below `blobs/` that are known to be durable.
     made: Mutex<HashSet<u8>>,
@@ -52,6 +57,24 @@ struct Served {
     file: OpenFile,
     facts: FlatFacts,
     size: u64,
+}
+
+/// An open file and its piece list.
+#[derive(Debug)]
+pub(super) struct ByPiece {
+    pub(super) file: OpenFile,
+    pub(super) list: Arc<PieceList>,
+}
+
+/// Weighs a file by its list, and by the least that an open one costs.
+#[derive(Debug, Clone)]
+struct ListWeight;
+
+impl Weighter<Blake3, Arc<ByPiece>> for ListWeight {
+    fn weight(&self, _: &Blake3, by_piece: &Arc<ByPiece>) -> u64 {
+        let least = OPEN_LISTS_BYTES_MAX / OPEN_FILES_MAX as u64;
+        (by_piece.list.values().len() as u64 * 32).max(least)
+    }
 }
 
 /// A file below `tmp/`, removed unless it is put in its place.
@@ -97,6 +120,7 @@ impl Flats {
             verification_max_age: options.verification_max_age,
             reserve_bytes: options.reserve_bytes,
             open: Cache::new(OPEN_FILES_MAX),
+            by_piece: Cache::with_weighter(OPEN_FILES_MAX, OPEN_LISTS_BYTES_MAX, ListWeight),
             locks: std::iter::repeat_with(Mutex::default).take(LOCKS).collect(),
             made: Mutex::default(),
             temporary: AtomicU64::new(0),
@@ -153,6 +177,7 @@ impl Flats {
     /// Forgets an open file, before it is removed or replaced.
     pub(super) fn forget(&self, hash: &Blake3) {
         self.open.remove(hash);
+        self.by_piece.remove(hash);
     }
 
     /// Stores content from a file; durable on return.
@@ -172,7 +197,7 @@ impl Flats {
         };
         let taken = intake::take(source, size, git, Some(copy), progress)?;
         sync_or_end(&*self.files, &temporary.file)?;
-        self.place(log, temporary, &taken)
+        self.place_temporary(log, temporary, &taken)
     }
 
     /// Stores content from memory; durable on return.
@@ -181,7 +206,7 @@ impl Flats {
         let temporary = self.temporary()?;
         self.files.write_all_at(&temporary.file, bytes, 0)?;
         sync_or_end(&*self.files, &temporary.file)?;
-        self.place(log, temporary, taken)?;
+        self.place_temporary(log, temporary, taken)?;
         Ok(())
     }
 
@@ -206,15 +231,48 @@ impl Flats {
         })
     }
 
-    /// Gives a synced file its name, and says so in the log.
-    fn place(
+    fn place_temporary(
         &self,
         log: &Log,
         mut temporary: Temporary<'_>,
         taken: &Taken,
     ) -> Result<Digests, StoreError> {
+        let _lock = self.lock(&taken.digests.blake3);
+        let Temporary { file, placed, .. } = &mut temporary;
+        self.place(log, file, taken, placed)
+    }
+
+    /// Makes a complete partial file a stored one; it stays where it is on an error.
+    pub(super) fn place_partial(
+        &self,
+        log: &Log,
+        file: &OpenFile,
+        path: &Path,
+        taken: &Taken,
+    ) -> Result<Digests, StoreError> {
         let hash = taken.digests.blake3;
         let _lock = self.lock(&hash);
+        if self.intact(&hash)?.is_none() {
+            sync_or_end(&*self.files, file)?;
+        }
+        let mut moved = false;
+        let placed = self.place(log, file, taken, &mut moved);
+        if placed.is_err() && moved {
+            // Absent to every reader, and not to be lost: the next start would take it back, too.
+            self.files.rename(&self.path(&hash), path)?;
+        }
+        placed
+    }
+
+    /// Gives a synced file its name, and says so in the log; the file's lock must be held.
+    fn place(
+        &self,
+        log: &Log,
+        file: &OpenFile,
+        taken: &Taken,
+        moved: &mut bool,
+    ) -> Result<Digests, StoreError> {
+        let hash = taken.digests.blake3;
         let known = self.facts(&hash)?;
         let mut digests = taken.digests;
         digests.git = digests
@@ -239,12 +297,12 @@ impl Flats {
         if let Some(pieces) = &taken.pieces {
             self.place_pieces(&hash, pieces)?;
         }
-        self.open.remove(&hash);
+        self.forget(&hash);
         let path = self.path(&hash);
-        self.files.rename(temporary.file.path(), &path)?;
-        temporary.placed = true;
+        self.files.rename(file.path(), &path)?;
+        *moved = true;
         sync_dir_or_end(&*self.files, &folder)?;
-        let stat = self.files.stat(&temporary.file.renamed(&path))?;
+        let stat = self.files.stat(&file.renamed(&path))?;
         let flat = Some(FlatFacts::new(stat, now()));
         let renewed = known.is_some() && !self.index.is_damaged(&hash);
         log.append(vec![
@@ -350,8 +408,99 @@ impl Flats {
         }
         let file = self.open_file(log, hash, facts)?;
         let (_, healed) = self.verify_open(log, facts, &file, progress)?;
-        self.open.remove(hash);
+        self.forget(hash);
         Ok(healed)
+    }
+
+    /// Opens a file to be read piece by piece, each verified: its times do not matter.
+    ///
+    /// Nothing where the log has none. A piece list that is missing or damaged is made anew from the file.
+    pub(super) fn by_piece(
+        &self,
+        log: &Log,
+        hash: &Blake3,
+    ) -> Result<Option<Arc<ByPiece>>, StoreError> {
+        if let Some(by_piece) = self.by_piece.get(hash) {
+            return Ok(Some(by_piece));
+        }
+        let _lock = self.lock(hash);
+        let Some((facts, _)) = self.facts(hash)? else {
+            return Ok(None);
+        };
+        if self.index.is_damaged(hash) {
+            return Err(self.damaged(hash));
+        }
+        let file = self.open_file(log, hash, &facts)?;
+        let mut list = self.piece_list(&facts)?;
+        if list.is_none() {
+            self.verify_open(log, &facts, &file, &mut |_| {})?;
+            list = self.piece_list(&facts)?;
+        }
+        let list = list.ok_or_else(|| self.quarantine(log, &facts))?;
+        let list = Arc::new(list);
+        let by_piece = Arc::new(ByPiece { file, list });
+        self.by_piece.insert(*hash, Arc::clone(&by_piece));
+        Ok(Some(by_piece))
+    }
+
+    /// The list that stands beside a file, where it is right.
+    fn piece_list(&self, facts: &Facts) -> Result<Option<PieceList>, StoreError> {
+        let Digests {
+            blake3: hash, size, ..
+        } = facts.digests;
+        let bytes = match piece_count(size) {
+            1 => None,
+            count => {
+                let len = usize::try_from(32 * count).expect("invariant: sizes are bounded");
+                read_path(&*self.files, &self.pieces_path(&hash), len)?
+            }
+        };
+        Ok(PieceList::decode(bytes.as_deref(), size, &hash).ok())
+    }
+
+    /// Takes note that a piece that was read is not what it should be; the answer for who read it.
+    pub(super) fn piece_damaged(&self, log: &Log, hash: &Blake3, file: &OpenFile) -> StoreError {
+        let _lock = self.lock(hash);
+        let found = || -> Result<bool, StoreError> {
+            let there = self.files.stat_path(&self.path(hash))?;
+            Ok(there.is_some_and(|there| {
+                self.files
+                    .stat(file)
+                    .is_ok_and(|stat| stat.inode == there.inode)
+            }))
+        };
+        match (found(), self.facts(hash)) {
+            (Ok(true), Ok(Some((facts, _)))) if !self.index.is_damaged(hash) => {
+                self.quarantine(log, &facts)
+            }
+            // What stands there now is another file: only the one that was open is wrong.
+            (Ok(_), Ok(_)) => {
+                self.forget(hash);
+                self.damaged(hash)
+            }
+            (Err(error), _) | (_, Err(error)) => error,
+        }
+    }
+
+    /// Removes a file that the log then no longer has; its bytes. None where there is no such file.
+    pub(super) fn evict(&self, log: &Log, hash: &Blake3) -> Result<u64, StoreError> {
+        let _lock = self.lock(hash);
+        let Some((facts, _)) = self.facts(hash)? else {
+            return Ok(0);
+        };
+        if self.index.is_damaged(hash) {
+            return Ok(0);
+        }
+        let size = facts.digests.size;
+        log.append(vec![evicted_frame(hash, size)])?;
+        self.forget(hash);
+        for path in [self.pieces_path(hash), self.path(hash)] {
+            match self.files.remove(&path) {
+                Err(error) if !error.is_absent() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(size)
     }
 
     fn open_file(&self, log: &Log, hash: &Blake3, facts: &Facts) -> Result<OpenFile, StoreError> {
@@ -427,17 +576,8 @@ impl Flats {
             return Ok(false);
         };
         let path = self.pieces_path(hash);
-        let stored = match self.files.open_read(&path) {
-            Ok(file) => {
-                let mut stored = vec![0; pieces.len() + 1];
-                let read = self.files.read_at(&file, &mut stored, 0)?;
-                stored.truncate(read);
-                stored
-            }
-            Err(error) if error.is_absent() => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
-        if stored == pieces {
+        let stored = read_path(&*self.files, &path, pieces.len())?;
+        if stored.as_deref() == Some(pieces) {
             return Ok(false);
         }
         tracing::warn!(path = %path.display(), "a piece list was damaged: it is made anew");
@@ -456,7 +596,7 @@ impl Flats {
         let Digests {
             blake3: hash, size, ..
         } = facts.digests;
-        self.open.remove(&hash);
+        self.forget(&hash);
         tracing::error!(%hash, path = %self.path(&hash).display(), "stored content is damaged");
         if let Err(error) = self.set_aside(&hash) {
             tracing::error!(%hash, %error, "damaged content could not be moved");
@@ -493,6 +633,23 @@ impl Flats {
     fn lock(&self, hash: &Blake3) -> MutexGuard<'_, ()> {
         self.locks[usize::from(hash.as_bytes()[31]) % LOCKS].lock()
     }
+}
+
+/// The bytes of a file that should have so many; nothing where it has not, or is not there.
+pub(super) fn read_path(
+    files: &dyn Files,
+    path: &Path,
+    len: usize,
+) -> Result<Option<Vec<u8>>, FileError> {
+    let file = match files.open_read(path) {
+        Ok(file) => file,
+        Err(error) if error.is_absent() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = vec![0; len + 1];
+    let read = files.read_at(&file, &mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok((read == len).then_some(bytes))
 }
 
 /// Reads a whole flat file into memory.

@@ -62,7 +62,7 @@ impl Found {
 #[derive(Debug)]
 pub(super) struct Index {
     pub(super) folder: Folder,
-    /// Times that something was found damaged since the start.
+    /// Times since the start that something was found damaged, or healed.
     alarms: Arc<AtomicU64>,
     state: RwLock<State>,
     open: Cache<u32, OpenFile>,
@@ -83,6 +83,8 @@ struct State {
     blobs: u64,
     blob_bytes: u64,
     flat_bytes: u64,
+    /// Frames that say that a file was evicted.
+    evictions: u64,
     log_bytes: u64,
     /// Bytes of the last segment that are durable.
     last_len: u64,
@@ -129,7 +131,10 @@ impl State {
             Said::Digests(facts) => {
                 let digests = &facts.digests;
                 if facts.flat.is_some() {
-                    self.damaged.remove(&digests.blake3);
+                    if self.damaged.remove(&digests.blake3) {
+                        // What was answered while it was damaged is out of date now.
+                        self.alarms.fetch_add(1, Ordering::AcqRel);
+                    }
                     if !facts.renewed {
                         self.blobs += 1;
                         self.blob_bytes += digests.size;
@@ -145,6 +150,12 @@ impl State {
                 if *size >= cairn_protocol::limits::FLAT_BYTES_MIN {
                     self.flat_bytes = self.flat_bytes.saturating_sub(*size);
                 }
+            }
+            Said::Evicted { size, .. } => {
+                self.evictions += 1;
+                self.blobs = self.blobs.saturating_sub(1);
+                self.blob_bytes = self.blob_bytes.saturating_sub(*size);
+                self.flat_bytes = self.flat_bytes.saturating_sub(*size);
             }
             Said::Record { .. } | Said::Mark => {}
         }
@@ -251,6 +262,11 @@ impl Index {
         self.state.read().flat_bytes
     }
 
+    /// Whether a frame says of any file that it was evicted.
+    pub(super) fn has_evictions(&self) -> bool {
+        self.state.read().evictions > 0
+    }
+
     /// Number of segments, which is the last one's number.
     pub(super) fn last_segment(&self) -> u32 {
         u32::try_from(self.state.read().segments.len()).expect("invariant: numbered in 32 bits")
@@ -267,7 +283,7 @@ impl Index {
         self.alarms.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Rises whenever something is found damaged.
+    /// Rises whenever something is found damaged, or stored again that was.
     pub(super) fn alarms(&self) -> u64 {
         self.alarms.load(Ordering::Acquire)
     }
@@ -481,6 +497,7 @@ impl Index {
         state.blob_bytes = state.blob_bytes.saturating_sub(freed.bytes);
         state.flat_bytes = state.flat_bytes.saturating_sub(freed.flat_bytes);
         state.log_bytes = state.log_bytes.saturating_sub(freed.log_bytes);
+        state.evictions = state.evictions.saturating_sub(freed.evictions);
         for hash in &freed.forgotten {
             state.damaged.remove(hash);
         }
@@ -546,6 +563,8 @@ pub(super) struct Freed {
     pub(super) bytes: u64,
     pub(super) flat_bytes: u64,
     pub(super) log_bytes: u64,
+    /// Frames that said that a file was evicted.
+    pub(super) evictions: u64,
     /// Blobs of which nothing is known any more.
     pub(super) forgotten: Vec<Blake3>,
 }

@@ -1,6 +1,7 @@
 //! What a frame of the log can be found by.
 
-use cairn_protocol::hash::{Blake3, GitOid, Sha256};
+use cairn_protocol::envelope::Envelope;
+use cairn_protocol::hash::{Blake3, GitOid, RecordId, Sha256};
 
 use super::facts::Said;
 
@@ -14,7 +15,7 @@ impl Key {
         Self::new(b'b', hash.as_bytes())
     }
 
-    /// The newest digests of a blob.
+    /// The newest digests of a blob, or that it was evicted since.
     pub(super) fn digests(hash: &Blake3) -> Self {
         Self::new(b'd', hash.as_bytes())
     }
@@ -27,6 +28,11 @@ impl Key {
     /// The newest digests of a blob with this git id.
     pub(super) fn git(oid: &GitOid) -> Self {
         Self::new(b'g', oid.as_bytes())
+    }
+
+    /// The newest frame with a record's envelope.
+    pub(super) fn record(id: &RecordId) -> Self {
+        Self::new(b'r', id.as_bytes())
     }
 
     fn new(kind: u8, hash: &[u8]) -> Self {
@@ -49,7 +55,13 @@ impl Key {
                 keys.extend(digests.git.as_ref().map(Self::git));
                 keys
             }
-            Said::Record { .. } | Said::Damaged { .. } | Said::Mark => Vec::new(),
+            // What is no envelope has no id to look it up by.
+            Said::Record { envelope } => Envelope::parse(envelope)
+                .map(|envelope| vec![Self::record(&envelope.id())])
+                .unwrap_or_default(),
+            // It takes the place of the digests: who looks for those finds that they say nothing any more.
+            Said::Evicted { hash, .. } => vec![Self::digests(hash)],
+            Said::Damaged { .. } | Said::Mark => Vec::new(),
         }
     }
 

@@ -59,7 +59,13 @@ struct Survey {
     kept_flats: HashSet<Blake3>,
     /// Bytes of dead frames.
     frame_bytes: u64,
+    evictions: Evictions,
 }
+
+/// Where the log last says of a file that it was evicted: segment and offset.
+///
+/// Frames about the file up to there add up to nothing, and say nothing any more.
+type Evictions = HashMap<Blake3, (u32, u64)>;
 
 impl Exclusive {
     pub(super) fn new(store: Store) -> Self {
@@ -89,7 +95,7 @@ impl Exclusive {
                 inner.log.roll()?;
             }
             inner.index.views.suspend();
-            let rewritten = self.rewrite(&survey.segments, live);
+            let rewritten = self.rewrite(&survey, live);
             inner.index.views.resume();
             rewritten?;
         }
@@ -99,11 +105,18 @@ impl Exclusive {
 
     fn survey(&self, live: &HashSet<Blake3>) -> Result<Survey, StoreError> {
         let index = &self.store.inner.index;
-        let mut survey = Survey::default();
+        let mut survey = Survey {
+            evictions: self.evictions()?,
+            ..Survey::default()
+        };
         for segment in 1..=index.last_segment() {
-            let standings = self.standings(segment)?;
+            let standings = self.standings(segment, &survey.evictions)?;
             let before = survey.frame_bytes;
             let rotten = self.each(segment, &mut |frame, said| {
+                if is_evicted(&survey.evictions, segment, frame, said) {
+                    survey.frame_bytes += u64::from(frame.len());
+                    return Ok(());
+                }
                 if keeps(live, &standings, frame, said) {
                     if let Said::Digests(facts) = said
                         && facts.flat.is_some()
@@ -137,17 +150,26 @@ impl Exclusive {
         Ok(survey)
     }
 
-    fn rewrite(&self, segments: &[u32], live: &HashSet<Blake3>) -> Result<(), StoreError> {
+    fn rewrite(&self, survey: &Survey, live: &HashSet<Blake3>) -> Result<(), StoreError> {
         let index = &self.store.inner.index;
+        let evictions = &survey.evictions;
         let mut counted = HashSet::new();
-        for segment in segments {
-            let standings = self.standings(*segment)?;
+        for segment in &survey.segments {
+            let standings = self.standings(*segment, evictions)?;
+            if evictions.values().any(|(evicted, _)| evicted == segment) {
+                // What they took back must be gone for good before they are.
+                index.folder.sync_names()?;
+            }
             let mut keys = Vec::new();
             let mut freed = Freed::default();
             let mut old_len = SEGMENT_HEADER_BYTES as u64;
             let (_, len) = index.folder.write_segment(*segment, &mut |new| {
                 self.each(*segment, &mut |frame, said| {
                     old_len = frame.end();
+                    if is_evicted(evictions, *segment, frame, said) {
+                        freed.evictions += u64::from(matches!(said, Said::Evicted { .. }));
+                        return Ok(());
+                    }
                     if keeps(live, &standings, frame, said) {
                         keys.extend(Key::of(said));
                         if let Said::Digests(facts) = said {
@@ -169,9 +191,32 @@ impl Exclusive {
         index.folder.sync_names()
     }
 
-    fn standings(&self, segment: u32) -> Result<HashMap<Blake3, Standing>, StoreError> {
+    fn evictions(&self) -> Result<Evictions, StoreError> {
+        let index = &self.store.inner.index;
+        let mut evictions = Evictions::new();
+        if index.has_evictions() {
+            for segment in 1..=index.last_segment() {
+                self.each(segment, &mut |frame, said| {
+                    if let Said::Evicted { hash, .. } = said {
+                        evictions.insert(*hash, (segment, frame.offset));
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(evictions)
+    }
+
+    fn standings(
+        &self,
+        segment: u32,
+        evictions: &Evictions,
+    ) -> Result<HashMap<Blake3, Standing>, StoreError> {
         let mut standings: HashMap<Blake3, Standing> = HashMap::new();
         self.each(segment, &mut |frame, said| {
+            if is_evicted(evictions, segment, frame, said) {
+                return Ok(());
+            }
             match said {
                 Said::Digests(facts) => {
                     let standing = standings.entry(facts.digests.blake3).or_default();
@@ -285,8 +330,21 @@ fn keeps(
             let hash = &facts.digests.blake3;
             live.contains(hash) && standing(hash).digests == Some(frame.offset)
         }
-        Said::Mark => false,
+        // Those that count are told apart before.
+        Said::Evicted { .. } | Said::Mark => false,
     }
+}
+
+/// Whether the file that a frame is about was evicted after it, or by it.
+fn is_evicted(evictions: &Evictions, segment: u32, frame: &Frame<'_>, said: &Said<'_>) -> bool {
+    let hash = match said {
+        Said::Digests(facts) if facts.flat.is_some() => &facts.digests.blake3,
+        Said::Damaged { hash, .. } | Said::Evicted { hash, .. } => hash,
+        _ => return false,
+    };
+    evictions
+        .get(hash)
+        .is_some_and(|evicted| (segment, frame.offset) <= *evicted)
 }
 
 /// Digests that, with the damage kept after them, raise the count as all frames of their segment did.

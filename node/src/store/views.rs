@@ -15,7 +15,7 @@ use crate::files::frames::first_eight;
 use crate::files::segments::Location;
 
 /// Written to a new folder; a folder with another one is made anew.
-const FORMAT: &[u8] = b"cairn views 1, sled 0.34.7";
+const FORMAT: &[u8] = b"cairn views 2, sled 0.34.7";
 /// Time after which opening the folder counts as failed.
 const OPEN_TIMEOUT: Duration = Duration::from_mins(1);
 /// Time after which counting the entries counts as failed.

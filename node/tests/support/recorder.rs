@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
+use bytes::Bytes;
 use cairn_node::files::{FileError, Files, OpenFile, RealFiles, Stat};
 
 /// A change of the disk; paths are below the recorder's root, files are numbered as they are made.
@@ -279,6 +280,21 @@ impl Files for Recorder {
             );
         }
         error.map_or(Ok(()), Err)
+    }
+
+    fn write_all_vectored_at(
+        &self,
+        file: &OpenFile,
+        parts: &[Bytes],
+        offset: u64,
+    ) -> Result<(), FileError> {
+        self.write_all_at(file, &parts.concat(), offset)
+    }
+
+    fn data_from(&self, file: &OpenFile, offset: u64) -> Result<Option<u64>, FileError> {
+        let (_state, error) = self.begin("look for bytes in", file.path(), false);
+        error.map_or(Ok(()), Err)?;
+        RealFiles.data_from(file, offset)
     }
 
     fn read_at(&self, file: &OpenFile, buffer: &mut [u8], offset: u64) -> Result<usize, FileError> {
