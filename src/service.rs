@@ -165,7 +165,8 @@ pub(crate) async fn run(mut services: Vec<Service>, mut signals: Signals) -> Res
     match ended {
         None => Ok(()),
         Some(ended) => {
-            let (what, result) = ended.context("a part of the node failed by a fault of its own")?;
+            let (what, result) =
+                ended.context("a part of the node failed by a fault of its own")?;
             result.with_context(|| format!("the {what} failed"))?;
             Err(Failure::new(format!(
                 "the {what} ended although nobody stopped it"

@@ -284,7 +284,8 @@ fn flags(cli: &Cli) -> Vec<Layer> {
             text("download_rate", &up.download_rate),
             Layer::flags("--listen", "listen", &up.listen),
             Layer::flags("--peer", "peers", &up.peers),
-            up.no_mdns.then(|| Layer::switch("--no-mdns", "mdns", false)),
+            up.no_mdns
+                .then(|| Layer::switch("--no-mdns", "mdns", false)),
         ]);
     }
     layers.into_iter().flatten().collect()

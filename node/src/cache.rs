@@ -185,6 +185,8 @@ impl Cache {
         let cached = !self.is_kept(repository);
         // Taken first, so that two files never count on the same room.
         let room = self.announce(*hash, size, cached);
+        // Fetched for somebody: until it is read for the first time that counts as its last use.
+        inner.store.wanted(hash);
         if cached && !self.fits_surely()? {
             self.evict(Some(size))?;
         }
@@ -292,7 +294,9 @@ impl Cache {
             .collect();
         let mut sums = (0_u64, 0_u64);
         for (hash, coming) in rooms {
-            let lacks = coming.size.saturating_sub(here.get(&hash).copied().unwrap_or(0));
+            let lacks = coming
+                .size
+                .saturating_sub(here.get(&hash).copied().unwrap_or(0));
             sums.0 = sums.0.saturating_add(lacks);
             if coming.cached {
                 sums.1 = sums.1.saturating_add(lacks);
@@ -342,7 +346,9 @@ impl Cache {
         };
         {
             let rooms = inner.rooms.lock();
-            picture.cached.retain(|file| !rooms.contains_key(&file.hash));
+            picture
+                .cached
+                .retain(|file| !rooms.contains_key(&file.hash));
         }
         let evictable: u64 = picture.cached.iter().map(|file| file.bytes).sum();
         if let Some(size) = asked
@@ -409,3 +415,6 @@ impl Cache {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

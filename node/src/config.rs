@@ -72,7 +72,13 @@ pub fn check_address(text: &str) -> Result<(), String> {
     let host = parts.next();
     let named = matches!(
         host,
-        Some(Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_))
+        Some(
+            Protocol::Ip4(_)
+                | Protocol::Ip6(_)
+                | Protocol::Dns(_)
+                | Protocol::Dns4(_)
+                | Protocol::Dns6(_)
+        )
     );
     if !named {
         return Err(format!("it begins with no host ({example})"));

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::journal::Entry as JournalEntry;
 use crate::node::{Inner, Node};
-use crate::pull::{self, Order};
 use crate::publish::{PublishError, PushRequest};
+use crate::pull::{self, Order};
 use crate::repos::{Found, Repo, RepoError};
 use crate::store::StoreError;
 use crate::{audit, garbage};
@@ -267,7 +267,11 @@ fn status(all: &Node) -> Value {
 
 /// Who is connected, and what was exchanged with each.
 fn peers(node: &Node) -> Value {
-    let traffic = node.inner.network.as_ref().map(|network| network.blobs.traffic());
+    let traffic = node
+        .inner
+        .network
+        .as_ref()
+        .map(|network| network.blobs.traffic());
     let traffic: HashMap<String, (u64, u64)> = traffic
         .into_iter()
         .flatten()

@@ -172,19 +172,23 @@ impl<'a> Search<'a> {
         stop: &CancellationToken,
     ) -> Result<(Repo, Commit), Failure> {
         loop {
-            let found = control::find(self.node, self.name)
-                .and_then(|repo| match repo.commit(self.revision) {
+            let found = control::find(self.node, self.name).and_then(|repo| {
+                match repo.commit(self.revision) {
                     Ok(commit) => Ok((repo, Ok(commit))),
                     Err(error @ RepoError::Revision(_)) => Ok((repo, Err(error))),
                     Err(error) => Err(Failure::new(&error, None)),
-                });
+                }
+            });
             self.look();
             let missing = match found {
                 Ok((repo, Ok(commit))) if self.is_caught_up(&repo) => return Ok((repo, commit)),
                 Ok((_, Ok(_))) => None,
                 Ok((repo, Err(error))) => Some(Failure::new(
                     &error,
-                    Some(format!("`cairn info {}` lists its branches and tags", repo.full_name())),
+                    Some(format!(
+                        "`cairn info {}` lists its branches and tags",
+                        repo.full_name()
+                    )),
                 )),
                 Err(failure) => Some(failure),
             };
@@ -231,9 +235,7 @@ impl<'a> Search<'a> {
         match self.met {
             // Nobody to hear news from: what is known is all there is.
             None => self.begin.elapsed() > CATCH_UP,
-            Some(met) => {
-                met.elapsed() > CATCH_UP || self.last.0.elapsed() > CATCH_UP_QUIET
-            }
+            Some(met) => met.elapsed() > CATCH_UP || self.last.0.elapsed() > CATCH_UP_QUIET,
         }
     }
 
@@ -301,7 +303,9 @@ impl<'a> Search<'a> {
 /// Whether a name's namespace is the node's own, of which it knows everything.
 fn is_own(node: &Node, name: &str) -> bool {
     let mut parts = name.rsplit('/');
-    let namespace = parts.nth(1).and_then(|text| text.parse::<NamespaceName>().ok());
+    let namespace = parts
+        .nth(1)
+        .and_then(|text| text.parse::<NamespaceName>().ok());
     namespace.is_some_and(|namespace| node.repos().is_own(&namespace))
 }
 
@@ -372,7 +376,10 @@ impl Plan {
                 },
             );
         }
-        Ok(order.into_iter().filter_map(|hash| wanted.remove(&hash)).collect())
+        Ok(order
+            .into_iter()
+            .filter_map(|hash| wanted.remove(&hash))
+            .collect())
     }
 
     fn git(&self, path: &str) -> Result<Option<cairn_protocol::hash::GitOid>, Failure> {
@@ -542,14 +549,16 @@ fn write(
             size: file.size,
             executable: file.executable,
         };
-        let mut step = |bytes: u64| {
+        let mut here = 0;
+        let mut tell = |bytes: u64| {
+            here += bytes;
             progress(Progress {
                 what: format!("writing {path}"),
-                done: (done + bytes).min(plan.bytes),
+                done: (done + here).min(plan.bytes),
                 total: plan.bytes,
             });
         };
-        match export.write(&item, &content, &mut step) {
+        match export.write(&item, &content, &mut tell) {
             Ok(Written::Made) => made += 1,
             Ok(Written::Kept) => kept += 1,
             Err(error) => return Err(not_written(&error)),

@@ -588,6 +588,11 @@ impl Store {
         self.inner.index.flat_bytes()
     }
 
+    /// Takes note that a file is wanted: it is the most recently used one now.
+    pub(crate) fn wanted(&self, hash: &Blake3) {
+        self.inner.uses.note(hash);
+    }
+
     /// When a flat file was last asked for: larger is later, 0 is never, or forgotten.
     pub fn last_use(&self, hash: &Blake3) -> u64 {
         self.inner.uses.last(hash)

@@ -110,7 +110,17 @@ mod tests {
             assert_eq!(parse(text), Some(bytes), "{text}");
         }
         for text in [
-            "", "GB", "-1", "1e9", "1.5", "1.", "1.GB", ".5GB", "1.2.3GB", "5 parsecs", "99999999999TB",
+            "",
+            "GB",
+            "-1",
+            "1e9",
+            "1.5",
+            "1.",
+            "1.GB",
+            ".5GB",
+            "1.2.3GB",
+            "5 parsecs",
+            "99999999999TB",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }

@@ -79,12 +79,26 @@ mod tests {
         ]}));
         let lines: Vec<Vec<&str>> = text
             .lines()
-            .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .map(|line| {
+                line.split("  ")
+                    .map(str::trim)
+                    .filter(|cell| !cell.is_empty())
+                    .collect()
+            })
             .collect();
         assert_eq!(lines[0][0], "PEER");
         assert_eq!(
             lines[1],
-            ["12D3a", "/ip4/10.0.0.1/tcp/1", "cairn/0.1.0", "2 hours", "0.5 ms", "in", "0 B", "2.00 KiB"]
+            [
+                "12D3a",
+                "/ip4/10.0.0.1/tcp/1",
+                "cairn/0.1.0",
+                "2 hours",
+                "0.5 ms",
+                "in",
+                "0 B",
+                "2.00 KiB"
+            ]
         );
         assert_eq!(lines[2][3..], ["1 second", "-", "out", "5 B", "0 B"]);
     }

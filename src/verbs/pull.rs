@@ -44,12 +44,16 @@ fn render(value: &Value) -> String {
     let mut rows = vec![
         ("repository", text("repo")),
         ("commit", text("commit")),
-        ("signed by", format!("{}, head {}", text("signer"), text("seq"))),
+        (
+            "signed by",
+            format!("{}, head {}", text("signer"), text("seq")),
+        ),
         ("files", files(value)),
     ];
     rows.extend(whence(value).into_iter().map(|line| ("from", line)));
     if output::number(value, "fetched_files") > 0 {
-        let checks = "signature of the head, BLAKE3 of every piece, SHA-256 and git id of every file";
+        let checks =
+            "signature of the head, BLAKE3 of every piece, SHA-256 and git id of every file";
         rows.push(("verified", checks.to_owned()));
     }
     let mut places = Vec::new();
@@ -59,17 +63,27 @@ fn render(value: &Value) -> String {
             0 => String::new(),
             kept => format!(", {} there already", output::count(kept, "file")),
         };
-        places.push(format!("{} ({} written{kept})", text("to"), output::count(made, "file")));
+        places.push(format!(
+            "{} ({} written{kept})",
+            text("to"),
+            output::count(made, "file")
+        ));
     }
     if value["url"].is_string() {
         places.push(text("url"));
     }
     if places.is_empty() {
-        places.push(format!("{} (`--to DIR` writes the files out)", text("data")));
+        places.push(format!(
+            "{} (`--to DIR` writes the files out)",
+            text("data")
+        ));
     }
     rows.extend(places.into_iter().map(|place| ("where", place)));
     if !output::flag(value, "pinned") && !output::flag(value, "own") {
-        let note = format!("cached, until its room is needed; `cairn pin {}` keeps it", text("repo"));
+        let note = format!(
+            "cached, until its room is needed; `cairn pin {}` keeps it",
+            text("repo")
+        );
         rows.push(("kept", note));
     }
     output::pairs(&rows)

@@ -137,18 +137,21 @@ impl Export {
         // The same at every try, so that what a killed pull left is overwritten by the next one.
         let temporary = format!(".{}.cairn-part", &item.hash.to_hex()[..32]);
         remove(parent, &temporary).map_err(|error| of(error.into(), "remove", &shown))?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let made = rustix::fs::openat(parent, &temporary, flags, Mode::from_raw_mode(mode))
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(parent, &temporary, flags, Mode::from_raw_mode(mode))
             .map_err(|error| of(error.into(), "make", &shown))?;
-        let done = copy(content, &mut File::from(made), step)
+        let done = copy(content, &mut File::from(file), step)
             .map_err(|error| of(error, "write", &shown))
             .and_then(|()| {
-                rustix::fs::renameat(parent, &temporary, parent, name).map_err(|error| match error {
-                    Errno::ISDIR => ExportError::Folder {
-                        path: shown.clone(),
+                rustix::fs::renameat(parent, &temporary, parent, name).map_err(
+                    |error| match error {
+                        Errno::ISDIR => ExportError::Folder {
+                            path: shown.clone(),
+                        },
+                        error => of(error.into(), "rename to", &shown),
                     },
-                    error => of(error.into(), "rename to", &shown),
-                })
+                )
             });
         if done.is_err() {
             remove(parent, &temporary).unwrap_or_default();
@@ -244,7 +247,11 @@ fn keep(file: &File, executable: bool, shown: &Path) -> Result<Written, ExportEr
     if (mode & 0o100 != 0) != executable {
         // Executable by those who may read it.
         let bits = (mode & 0o444) >> 2;
-        let mode = if executable { mode | bits } else { mode & !0o111 };
+        let mode = if executable {
+            mode | bits
+        } else {
+            mode & !0o111
+        };
         rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o7777)).map_err(failed)?;
     }
     Ok(Written::Kept)
@@ -276,13 +283,17 @@ fn copy(content: &Content, to: &mut File, step: &mut dyn FnMut(u64)) -> io::Resu
                 step(copied as u64);
             }
             Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => break,
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
+                break;
+            }
             Err(error) => return Err(error.into()),
         }
     }
     let mut buffer = vec![0; if offset < flat.size { STEP_BYTES } else { 0 }];
     while offset < flat.size {
-        let length = buffer.len().min(usize::try_from(flat.size - offset).unwrap_or(buffer.len()));
+        let length = buffer
+            .len()
+            .min(usize::try_from(flat.size - offset).unwrap_or(buffer.len()));
         flat.file.read_exact_at(&mut buffer[..length], offset)?;
         to.write_all(&buffer[..length])?;
         offset += length as u64;
@@ -343,7 +354,12 @@ mod tests {
         assert_eq!(std::fs::read(&large_at).unwrap(), bytes);
         let stat = std::fs::metadata(&large_at).unwrap();
         assert_eq!((stat.nlink(), stat.mode() & 0o111), (1, 0));
-        assert_ne!(stat.ino(), std::fs::metadata(scratch.path().join("flat")).unwrap().ino());
+        assert_ne!(
+            stat.ino(),
+            std::fs::metadata(scratch.path().join("flat"))
+                .unwrap()
+                .ino()
+        );
         assert_ne!(std::fs::metadata(to.join("run")).unwrap().mode() & 0o100, 0);
 
         // Another content of the same size, another mode, a link: each becomes what it should be.
@@ -362,7 +378,10 @@ mod tests {
         std::fs::remove_file(to.join("run")).unwrap();
         symlink(&outside, to.join("run")).unwrap();
         std::fs::write(&outside, b"old").unwrap();
-        assert_eq!(write(&mut export, "run", &small, b"{}", true).unwrap(), Written::Made);
+        assert_eq!(
+            write(&mut export, "run", &small, b"{}", true).unwrap(),
+            Written::Made
+        );
         assert_eq!(std::fs::read(&outside).unwrap(), b"old");
         assert!(!to.join("run").is_symlink());
         let names: Vec<_> = std::fs::read_dir(to.join("a/b"))

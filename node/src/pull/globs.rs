@@ -61,7 +61,9 @@ fn refuse(pattern: &str, error: &globset::Error) -> Failure {
     Failure {
         error: format!("{pattern:?} is no pattern: {}", error.kind()),
         causes: Vec::new(),
-        hint: Some("`*` stands for anything, `?` for one character, `[abc]` for one of a set".into()),
+        hint: Some(
+            "`*` stands for anything, `?` for one character, `[abc]` for one of a set".into(),
+        ),
     }
 }
 
@@ -94,7 +96,12 @@ mod tests {
     use super::*;
 
     fn takes(include: &[&str], exclude: &[&str], path: &str) -> bool {
-        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let owned = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|&text| text.to_owned())
+                .collect::<Vec<_>>()
+        };
         Globs::new(&owned(include), &owned(exclude))
             .unwrap()
             .take(path)
@@ -132,6 +139,9 @@ mod tests {
         assert!(!takes(&["*"], &["*.bin"], "x/y.bin"));
         assert!(!takes(&["a"], &[], "b"));
         let failure = Globs::new(&["[a".to_owned()], &[]).unwrap_err();
-        assert!(failure.error.contains("\"[a\" is no pattern"), "{failure:?}");
+        assert!(
+            failure.error.contains("\"[a\" is no pattern"),
+            "{failure:?}"
+        );
     }
 }
