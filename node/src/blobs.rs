@@ -4,19 +4,46 @@
 //! [`cairn_protocol::transfer`] for who holds what. No relay and no name service: peers are reached at the
 //! addresses that [`Blobs::meet`] was told.
 
+mod answer;
+mod ask;
+mod closure;
+mod encode;
+mod endpoint;
+mod get;
+mod pool;
+mod provide;
+mod rate;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod traffic;
+mod wire;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_protocol::hash::Blake3;
 use cairn_protocol::key::{PublicKey, SecretKey};
 use cairn_protocol::piece::PieceList;
 use cairn_protocol::transfer::Held;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use self::pool::Pool;
+use self::rate::Rate;
+use self::serve::{MayRead, Server};
+use self::traffic::Traffic;
 use crate::access::Access;
 use crate::store::Store;
+
+/// Time between two looks at connections that nobody uses.
+const TIDY_INTERVAL: Duration = Duration::from_secs(15);
+/// KiB of blobs above 1 MiB that are read into memory at once; further ones wait.
+const LARGE_KIB_MAX: usize = 128 << 10;
+/// Pieces that are read and hashed at once, at least; more where there are more processors.
+const WORKERS_MIN: usize = 2;
 
 /// Settings of the data plane.
 #[derive(Debug, Clone)]
@@ -58,7 +85,20 @@ pub(crate) struct Piece {
 
 /// The running data plane; cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Blobs {}
+pub(crate) struct Blobs {
+    inner: Arc<Inner>,
+}
+
+/// What asking needs; [`Server`] has what answering needs.
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    ports: Vec<u16>,
+    traffic: Arc<Traffic>,
+    download_rate: Option<Rate>,
+    /// KiB of large blobs that may be in memory.
+    large: Semaphore,
+}
 
 impl Blobs {
     /// Binds and begins to serve, until `stop`. Call within a tokio runtime.
@@ -69,19 +109,58 @@ impl Blobs {
         access: Access,
         stop: CancellationToken,
     ) -> Result<Self, TransferError> {
-        let _ = (config, key, store, access, stop);
-        todo!()
+        let may_read = move |peer: &PublicKey, hash: &Blake3| access.may_read(peer, hash);
+        Self::spawn_with(config, key, store, Arc::new(may_read), stop).await
+    }
+
+    async fn spawn_with(
+        config: BlobsConfig,
+        key: &SecretKey,
+        store: Store,
+        may_read: MayRead,
+        stop: CancellationToken,
+    ) -> Result<Self, TransferError> {
+        let endpoint = endpoint::bind(&config.bind, key).await?;
+        let mut ports: Vec<u16> = endpoint.bound_sockets().iter().map(SocketAddr::port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let traffic = Arc::new(Traffic::default());
+        let workers = std::thread::available_parallelism().map_or(WORKERS_MIN, usize::from);
+        let working = Arc::new(Semaphore::new(workers.max(WORKERS_MIN)));
+        let server = Server::new(
+            store,
+            may_read,
+            Arc::clone(&traffic),
+            config.upload_rate,
+            working,
+        );
+        let inner = Arc::new(Inner {
+            pool: Pool::new(endpoint.clone()),
+            ports,
+            traffic,
+            download_rate: config.download_rate.map(Rate::new),
+            large: Semaphore::new(LARGE_KIB_MAX),
+        });
+        tokio::spawn(Arc::new(server).run(endpoint, stop.clone()));
+        let tidied = Arc::downgrade(&inner);
+        tokio::spawn(stop.run_until_cancelled_owned(async move {
+            loop {
+                tokio::time::sleep(TIDY_INTERVAL).await;
+                let Some(inner) = tidied.upgrade() else { break };
+                inner.pool.close_idle();
+            }
+        }));
+        Ok(Self { inner })
     }
 
     /// UDP ports that peers can reach it at.
     pub(crate) fn ports(&self) -> Vec<u16> {
-        todo!()
+        self.inner.ports.clone()
     }
 
     /// Takes note of where a peer's blobs are served.
     pub(crate) fn meet(&self, peer: PublicKey, addresses: Vec<SocketAddr>) {
-        let _ = (peer, addresses);
-        todo!()
+        self.inner.pool.meet(peer, addresses);
     }
 
     /// What a peer holds of each of these blobs.
@@ -90,8 +169,18 @@ impl Blobs {
         peer: PublicKey,
         hashes: Vec<Blake3>,
     ) -> Result<Vec<Held>, TransferError> {
-        let _ = (peer, hashes);
-        todo!()
+        match self.inner.ask_held(peer, &hashes).await {
+            Err(TransferError::Unreachable(reason)) => {
+                // Of those that speak iroh-blobs alone the handshake fails.
+                let mut held = Vec::with_capacity(hashes.len());
+                for hash in &hashes {
+                    let answer = self.inner.look_up_by_size(peer, hash).await;
+                    held.push(answer.map_err(|_| TransferError::Unreachable(reason.clone()))?);
+                }
+                Ok(held)
+            }
+            answer => answer,
+        }
     }
 
     /// The piece list of a file, checked against its hash; from any iroh-blobs program.
@@ -101,8 +190,19 @@ impl Blobs {
         hash: Blake3,
         size: u64,
     ) -> Result<PieceList, TransferError> {
-        let _ = (peer, hash, size);
-        todo!()
+        if cairn_protocol::piece::piece_count(size) == 1 {
+            return PieceList::decode(None, size, &hash)
+                .map_err(|error| TransferError::Lied(error.to_string()));
+        }
+        match self.inner.ask_list(peer, &hash, size).await {
+            Err(TransferError::Unreachable(reason)) => {
+                match self.inner.list_by_chunks(peer, &hash, size).await {
+                    Err(TransferError::Unreachable(_)) => Err(TransferError::Unreachable(reason)),
+                    answer => answer,
+                }
+            }
+            answer => answer,
+        }
     }
 
     /// The metadata blobs that a refs blob reaches, as the peer says, from `skip` on; whether there are more.
@@ -112,8 +212,7 @@ impl Blobs {
         refs: Blake3,
         skip: u64,
     ) -> Result<(Vec<Blake3>, bool), TransferError> {
-        let _ = (peer, refs, skip);
-        todo!()
+        self.inner.ask_closure(peer, refs, skip).await
     }
 
     /// Fetches whole blobs in one request, each verified, at most `OBJECT_BYTES_MAX`; they arrive in the
@@ -124,8 +223,7 @@ impl Blobs {
         hashes: Vec<Blake3>,
         into: mpsc::Sender<(Blake3, Bytes)>,
     ) -> Result<(), TransferError> {
-        let _ = (peer, hashes, into);
-        todo!()
+        self.inner.blobs(peer, &hashes, &into).await
     }
 
     /// Fetches pieces of a file, each verified, in order.
@@ -137,12 +235,11 @@ impl Blobs {
         pieces: std::ops::Range<u64>,
         into: mpsc::Sender<Piece>,
     ) -> Result<(), TransferError> {
-        let _ = (peer, hash, list, pieces, into);
-        todo!()
+        self.inner.pieces(peer, hash, &list, pieces, into).await
     }
 
     /// Bytes of content sent to and taken from each peer since the start: key, sent, taken.
     pub(crate) fn traffic(&self) -> Vec<(PublicKey, u64, u64)> {
-        todo!()
+        self.inner.traffic.all()
     }
 }

@@ -73,6 +73,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Stands at the beginning of a message, which has no magic: its channel says what it is.
+    pub(crate) fn message(
+        what: &'static str,
+        bytes: &'a [u8],
+        max: usize,
+    ) -> Result<Self, FormatError> {
+        check_count(what, "bytes", bytes.len(), max)?;
+        Ok(Self { what, rest: bytes })
+    }
+
     /// The next `count` bytes.
     pub(crate) fn bytes(
         &mut self,
@@ -111,6 +121,10 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, FormatError> {
         Ok(u32::from_le_bytes(self.array(field)?))
+    }
+
+    pub(crate) fn u64(&mut self, field: &'static str) -> Result<u64, FormatError> {
+        Ok(u64::from_le_bytes(self.array(field)?))
     }
 
     pub(crate) fn oid(&mut self, field: &'static str) -> Result<GitOid, FormatError> {

@@ -136,6 +136,11 @@ impl SecretKey {
         PublicKey::Ed25519(self.0.verifying_key().to_bytes())
     }
 
+    /// The seed it was made from, for libraries that take no other form. Never to be shown or stored.
+    pub fn to_seed(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     /// Signs a message; the same message gives the same signature.
     pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
         self.0.sign(message).to_bytes()

@@ -87,3 +87,10 @@ pub const CLOSURE_HASHES_MAX: usize = 16_384;
 pub const TRANSFER_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Bytes of an answer about blobs (a piece list of the largest file); a larger one is not read whole.
 pub const TRANSFER_ANSWER_BYTES_MAX: usize = 33 << 20;
+/// Bytes of the piece sets in one answer to a look-up; files whose set would not fit are said to be absent.
+pub const LOOKUP_SETS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the ranges of one iroh-blobs request; a request with more is refused, since reading them takes
+/// time in proportion to their square.
+pub const RANGES_BYTES_MAX: usize = 8 << 10;
+/// Bytes of a hash sequence whose children are served in the same request; of a larger one only itself is.
+pub const HASH_SEQUENCE_BYTES_MAX: u64 = 1 << 20;

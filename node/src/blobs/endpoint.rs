@@ -1,0 +1,79 @@
+//! The QUIC endpoint: what it binds, what it never does, and how much memory a connection may take.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use cairn_protocol::key::{PublicKey, SecretKey};
+use cairn_protocol::transfer;
+use iroh::endpoint::{
+    IdleTimeout, MtuDiscoveryConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+};
+use iroh::{Endpoint, EndpointId, RelayMode};
+
+use super::TransferError;
+
+/// A connection without a sign of life is given up after this.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Streams that one connection may have open at once; the peer waits with more.
+const STREAMS_MAX: u32 = 64;
+/// Bytes of one stream that a peer may send ahead of what is read.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes of all streams of one connection that a peer may send ahead of what is read.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Bytes of one connection that are sent and not acknowledged.
+const SEND_WINDOW_BYTES: u64 = 8 << 20;
+/// Largest datagram that is tried: what Ethernet carries over IPv4. The endpoint takes no larger ones.
+const DATAGRAM_BYTES_MAX: u16 = 1472;
+
+/// Binds; no relay, no name service, no address look-up, no port mapping.
+pub(super) async fn bind(
+    addresses: &[SocketAddr],
+    key: &SecretKey,
+) -> Result<Endpoint, TransferError> {
+    let failed = |error: String| TransferError::Unreachable(format!("bind: {error}"));
+    let mut builder = Endpoint::builder(presets::Minimal)
+        .secret_key(iroh::SecretKey::from_bytes(&key.to_seed()))
+        .relay_mode(RelayMode::Disabled)
+        .clear_address_lookup()
+        .portmapper_config(PortmapperConfig::Disabled)
+        .net_report_config(iroh::NetReportConfig::minimal())
+        .transport_config(transport())
+        .alpns(vec![iroh_blobs::ALPN.to_vec(), transfer::ALPN.to_vec()])
+        .clear_ip_transports();
+    let any = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))];
+    for address in if addresses.is_empty() { &any } else { addresses } {
+        builder = builder
+            .bind_addr(*address)
+            .map_err(|error| failed(format!("{address}: {error}")))?;
+    }
+    builder.bind().await.map_err(|error| failed(format!("{error:#}")))
+}
+
+fn transport() -> QuicTransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(DATAGRAM_BYTES_MAX);
+    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("invariant: 30 s fit a variable integer");
+    QuicTransportConfig::builder()
+        .max_idle_timeout(Some(idle))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .mtu_discovery_config(Some(mtu))
+        .build()
+}
+
+/// A node's key as iroh has it; `None` for a key that no node can have.
+pub(super) fn endpoint_id(key: &PublicKey) -> Option<EndpointId> {
+    match key {
+        PublicKey::Ed25519(bytes) => EndpointId::from_bytes(bytes).ok(),
+        PublicKey::P256(_) => None,
+    }
+}
+
+/// The node's key of a connection's other end.
+pub(super) fn public_key(id: EndpointId) -> PublicKey {
+    PublicKey::Ed25519(*id.as_bytes())
+}

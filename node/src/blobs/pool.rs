@@ -1,0 +1,178 @@
+//! Where peers are, and one connection to each for each protocol.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_protocol::key::PublicKey;
+use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
+use iroh::{Endpoint, EndpointAddr};
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use tokio::time::{Instant, timeout};
+
+use super::{TransferError, endpoint};
+
+/// Peers whose addresses are remembered; the least asked for are forgotten first.
+const PEERS_MAX: usize = 4_096;
+/// Addresses of one peer that are tried.
+const ADDRESSES_MAX: usize = 8;
+/// Connections that are kept; when all are in use, a further peer can't be reached.
+const CONNECTIONS_MAX: usize = 256;
+/// Time that a handshake may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that a stream may take to open: as long as a peer lets all its streams be in use.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection that nobody used for so long is closed.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+type Route = (PublicKey, &'static [u8]);
+
+/// Connections that this node made.
+#[derive(Debug)]
+pub(super) struct Pool {
+    endpoint: Endpoint,
+    addresses: Cache<PublicKey, Arc<[SocketAddr]>>,
+    slots: Mutex<HashMap<Route, Arc<Slot>>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// Locked while it is dialled, so that there is one dial at a time.
+    connection: tokio::sync::Mutex<Option<Connection>>,
+    used: Mutex<Instant>,
+}
+
+/// One request's stream; its connection is not closed for idleness meanwhile.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) send: SendStream,
+    pub(super) recv: RecvStream,
+    slot: Arc<Slot>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        *self.slot.used.lock() = Instant::now();
+    }
+}
+
+impl Pool {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            addresses: Cache::new(PEERS_MAX),
+            slots: Mutex::default(),
+        }
+    }
+
+    /// Takes note of a peer's addresses; connections to others of it are left.
+    pub(super) fn meet(&self, peer: PublicKey, mut addresses: Vec<SocketAddr>) {
+        addresses.truncate(ADDRESSES_MAX);
+        let known = self.addresses.get(&peer);
+        if known.is_some_and(|known| *known == *addresses) {
+            return;
+        }
+        self.addresses.insert(peer, addresses.into());
+        // Who asks next dials anew; requests under way end on the connection they have.
+        self.slots.lock().retain(|(of, _), _| *of != peer);
+    }
+
+    /// Opens a stream on the peer's connection, which is made where there is none.
+    pub(super) async fn open(
+        &self,
+        peer: PublicKey,
+        alpn: &'static [u8],
+    ) -> Result<Stream, TransferError> {
+        let slot = self.slot((peer, alpn))?;
+        // A connection that broke is noticed when it is used: then another is made, once.
+        let mut attempts = 2;
+        loop {
+            attempts -= 1;
+            let connection = self.connection(&slot, peer, alpn).await?;
+            match timeout(OPEN_TIMEOUT, connection.open_bi()).await {
+                Ok(Ok((send, recv))) => return Ok(Stream { send, recv, slot }),
+                Ok(Err(error)) if attempts == 0 => {
+                    return Err(TransferError::Broken(error.to_string()));
+                }
+                Ok(Err(_)) => {}
+                Err(_) => {
+                    let reason = "the peer lets no further stream be opened";
+                    return Err(TransferError::Broken(reason.to_owned()));
+                }
+            }
+        }
+    }
+
+    fn slot(&self, route: Route) -> Result<Arc<Slot>, TransferError> {
+        let mut slots = self.slots.lock();
+        if let Some(slot) = slots.get(&route) {
+            *slot.used.lock() = Instant::now();
+            return Ok(Arc::clone(slot));
+        }
+        if slots.len() >= CONNECTIONS_MAX {
+            let unused = slots.iter().filter(|(_, slot)| Arc::strong_count(slot) == 1);
+            let Some(oldest) = unused.min_by_key(|(_, slot)| *slot.used.lock()) else {
+                let reason = format!("{CONNECTIONS_MAX} connections are in use");
+                return Err(TransferError::Unreachable(reason));
+            };
+            let oldest = *oldest.0;
+            slots.remove(&oldest);
+        }
+        let slot = Arc::new(Slot {
+            connection: tokio::sync::Mutex::default(),
+            used: Mutex::new(Instant::now()),
+        });
+        slots.insert(route, Arc::clone(&slot));
+        Ok(slot)
+    }
+
+    async fn connection(
+        &self,
+        slot: &Slot,
+        peer: PublicKey,
+        alpn: &[u8],
+    ) -> Result<Connection, TransferError> {
+        let mut held = slot.connection.lock().await;
+        if let Some(connection) = &*held
+            && connection.close_reason().is_none()
+        {
+            return Ok(connection.clone());
+        }
+        *held = None;
+        let unreachable = |reason: String| TransferError::Unreachable(reason);
+        let id = endpoint::endpoint_id(&peer)
+            .ok_or_else(|| unreachable("its key is of another kind than a node's".to_owned()))?;
+        let addresses = self.addresses.get(&peer).filter(|known| !known.is_empty());
+        let addresses =
+            addresses.ok_or_else(|| unreachable("no address is known of it".to_owned()))?;
+        let address = addresses
+            .iter()
+            .fold(EndpointAddr::new(id), |to, address| to.with_ip_addr(*address));
+        let dial = Box::pin(self.endpoint.connect(address, alpn));
+        let connection = timeout(CONNECT_TIMEOUT, dial)
+            .await
+            .map_err(|_| unreachable("it does not answer".to_owned()))?
+            .map_err(|error| unreachable(format!("{error:#}")))?;
+        *held = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Closes connections that nobody used for a while; to be called now and then.
+    pub(super) fn close_idle(&self) {
+        let idle = |slot: &Arc<Slot>| {
+            Arc::strong_count(slot) == 1 && slot.used.lock().elapsed() >= IDLE_MAX
+        };
+        self.slots.lock().retain(|_, slot| {
+            let idle = idle(slot);
+            if idle
+                && let Ok(mut held) = slot.connection.try_lock()
+                && let Some(connection) = held.take()
+            {
+                connection.close(VarInt::from_u32(0), b"idle");
+            }
+            !idle
+        });
+    }
+}
