@@ -28,6 +28,8 @@ pub struct AuditReport {
     pub blobs: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Contents of other nodes' repositories that are not here: they are fetched when they are read.
+    pub absent: u64,
     /// How long it took.
     pub seconds: f64,
     /// What did not verify.
@@ -62,6 +64,7 @@ pub(crate) fn verify(
         all_read: false,
         blobs: HashMap::new(),
         folders: HashSet::new(),
+        absent: HashSet::new(),
         progress,
     };
     if only.is_none() {
@@ -80,6 +83,7 @@ pub(crate) fn verify(
     }
     audit.unnamed();
     audit.report.repositories = repos.len() as u64;
+    audit.report.absent = audit.absent.len() as u64;
     audit.report.seconds = started.elapsed().as_secs_f64();
     Ok(audit.report)
 }
@@ -99,6 +103,7 @@ struct Audit<'a> {
     /// Blobs read so far, and what was wrong with the bad ones.
     blobs: HashMap<Blake3, Option<(String, Option<String>)>>,
     folders: HashSet<Blake3>,
+    absent: HashSet<Blake3>,
     progress: &'a mut dyn FnMut(Progress),
 }
 
@@ -162,8 +167,15 @@ impl Audit<'_> {
 
     /// Each head's refs are the refs before it with exactly its changes made.
     fn chain(&mut self, repo: &Repo, chain: &Chain) {
-        let mut before = Refs::default();
-        for (id, head) in chain.heads.values() {
+        let is_own = self.node.repos.is_own(&repo.id());
+        let mut before = Some(Refs::default());
+        for (version, (id, head)) in &chain.heads {
+            // Of another node's repository only the refs of heads that were completed here are here, and
+            // none that is newer than what is shown.
+            if !is_own && (*version > repo.version() || self.is_absent(&head.refs)) {
+                before = None;
+                continue;
+            }
             let refs = match self
                 .checked(repo, &head.refs, "refs blob", None)
                 .map(|bytes| Refs::decode(&bytes).map_err(|error| error.to_string()))
@@ -175,7 +187,9 @@ impl Audit<'_> {
                 }
                 None => return,
             };
-            if let Err(reason) = follows(&before, &refs, head, &chain.changes) {
+            if let Some(before) = &before
+                && let Err(reason) = follows(before, &refs, head, &chain.changes)
+            {
                 self.report.damaged.push(Damage {
                     hash: id.to_hex(),
                     path: None,
@@ -184,7 +198,7 @@ impl Audit<'_> {
                     reason: format!("head: {reason}"),
                 });
             }
-            before = refs;
+            before = Some(refs);
         }
     }
 
@@ -247,6 +261,10 @@ impl Audit<'_> {
 
     fn file(&mut self, repo: &Repo, entry: &ManifestEntry, path: &str) {
         let Some(hash) = entry.blake3 else { return };
+        if !repo.is_pinned() && !self.node.repos.is_own(&repo.id()) && self.is_absent(&hash) {
+            self.absent.insert(hash);
+            return;
+        }
         if !self.sound(repo, &hash, "content", Some(path)) {
             return;
         }
@@ -287,6 +305,13 @@ impl Audit<'_> {
                 None,
             );
         }
+    }
+
+    /// Whether a blob is not stored at all; a damaged one is.
+    fn is_absent(&self, hash: &Blake3) -> bool {
+        let store = &self.node.store;
+        matches!(store.contains(hash), Ok(false))
+            && matches!(store.content(hash), Err(StoreError::Absent { .. }))
     }
 
     /// Reads everything once, in the order it is stored.

@@ -2,19 +2,39 @@
 //!
 //! Drives [`cairn_protocol::spread`] over the swarm, stores what is accepted, fetches the metadata of each
 //! new head, and shows it once all of that is here: a reader never sees half a commit.
+//!
+//! What follows what: a record is in the ledger, then in the log, and only then told to others or acted on.
+//! A head's blobs are readable by peers before the head is told to them. Everything here can be lost by a
+//! crash but what is in the log: records that were not logged are fetched again, since only what is logged
+//! is counted as known when sets are compared.
 
+mod completion;
+mod driver;
+mod intake;
+mod own;
+mod sender;
+
+use std::sync::Arc;
+
+use cairn_protocol::hash::RepositoryId;
 use cairn_protocol::record::Record;
-use tokio::sync::mpsc;
+use cairn_protocol::spread::Known;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::blobs::Blobs;
-use crate::repos::Repos;
+use crate::repos::{Repos, touched};
 use crate::store::Store;
 use crate::swarm::{Swarm, SwarmEvent};
 
+/// Publications that wait to be told to peers; beyond it all records are looked through instead.
+const PUBLISHED_MAX: usize = 1024;
+/// Groups of stored records that wait for the machine.
+const LEARNT_MAX: usize = 64;
+
 /// What following needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) repos: Repos,
@@ -23,9 +43,20 @@ pub(crate) struct Parts {
     pub(crate) blobs: Blobs,
 }
 
+/// Records that this node stored by itself.
+#[derive(Debug)]
+struct Publication {
+    known: Vec<Known>,
+    repositories: Vec<RepositoryId>,
+}
+
 /// The running follower; cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Follower {}
+pub(crate) struct Follower {
+    repos: Repos,
+    published: mpsc::Sender<Publication>,
+    missed: Arc<Notify>,
+}
 
 impl Follower {
     /// Begins to follow. Call within a tokio runtime; everything ends at `stop`.
@@ -34,13 +65,76 @@ impl Follower {
         events: mpsc::Receiver<SwarmEvent>,
         stop: CancellationToken,
     ) -> Self {
-        let _ = (parts, events, stop);
-        todo!()
+        let (published, publications) = mpsc::channel(PUBLISHED_MAX);
+        let (learn, learnt) = mpsc::channel(LEARNT_MAX);
+        let follower = Self {
+            repos: parts.repos.clone(),
+            published,
+            missed: Arc::default(),
+        };
+        let missed = Arc::clone(&follower.missed);
+        let own = own::Own::new(parts.clone(), learn, stop.clone());
+        let completion = completion::spawn(parts.clone(), stop.clone());
+        let (related, relation) = tokio::sync::oneshot::channel();
+        tokio::spawn(own.run(publications, missed, related));
+        tokio::spawn(driver::run(
+            parts, events, learnt, completion, relation, stop,
+        ));
+        follower
     }
 
     /// Records that this node made or took in by itself, stored and in the state: they are pushed.
+    ///
+    /// Never waits: where too many wait already, all stored records are looked through instead.
     pub(crate) fn published(&self, records: &[Record]) {
-        let _ = records;
-        todo!()
+        let mut repositories: Vec<RepositoryId> = self.repos.ledger(|ledger| {
+            let touched = records.iter().flat_map(|record| touched(ledger, record));
+            touched.collect()
+        });
+        repositories.sort_unstable();
+        repositories.dedup();
+        let publication = Publication {
+            known: records.iter().map(known).collect(),
+            repositories,
+        };
+        if self.published.try_send(publication).is_err() {
+            self.missed.notify_one();
+        }
+    }
+}
+
+/// What the machine needs to know of a record.
+fn known(record: &Record) -> Known {
+    Known {
+        id: record.id(),
+        namespace: record.namespace(),
+        time: record.header().time,
+    }
+}
+
+/// All that is stored.
+fn stored(store: &Store) -> Vec<Known> {
+    let mut all = Vec::new();
+    let read = store.records(&mut |envelope| {
+        if let Ok(record) = Record::parse_trusted(envelope) {
+            all.push(known(&record));
+        }
+    });
+    if let Err(error) = read {
+        tracing::error!(%error, "the stored records were not read whole: peers send some of them again");
+    }
+    all
+}
+
+/// Runs blocking work; `None` where it was cut off by the end of the runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
+        Err(error) => {
+            if error.is_panic() {
+                tracing::error!(%error, "following: a task failed");
+            }
+            None
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! What may be freed: everything that no head of a repository reaches.
 //!
 //! Marked from verified records and manifests in the log, never from the views. A history that can't be
-//! read whole stops the collection: nothing is deleted while a reachable tree is missing.
+//! read whole stops the collection: nothing is deleted while a reachable tree is missing. Repositories of
+//! other nodes are marked from the head that is shown; a newer one on its way here holds a lease, and what
+//! an interrupted one left is fetched again.
 
 use std::collections::HashSet;
 
@@ -38,6 +40,10 @@ pub(crate) fn collect(
     });
     let before = node.store.stats();
     let report = exclusive.sweep(&live, dry_run)?;
+    if !dry_run {
+        // What is gone must not count as walked when a later head names it again.
+        node.access.retain(&live);
+    }
     let kept = Kept {
         blobs: before.blobs.saturating_sub(report.blobs),
         bytes: before.bytes.saturating_sub(report.bytes),

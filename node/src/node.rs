@@ -22,7 +22,7 @@ use crate::journal::{Entry as JournalEntry, Journal};
 use crate::keys::Keys;
 use crate::network::Network;
 use crate::publish::{self, PublishError, PushRequest, Pushed};
-use crate::repos::Repos;
+use crate::repos::{Repos, WrongClaim};
 use crate::store::{Content, Store, StoreError, StoreOptions};
 use crate::swarm::{PeerInfo, SwarmError};
 
@@ -92,6 +92,7 @@ pub(crate) struct Inner {
     pub(crate) journal: Journal,
     pub(crate) repos: Repos,
     pub(crate) cache: Cache,
+    pub(crate) access: Access,
     pub(crate) namespace: NamespaceId,
     /// Held by whoever moves a head.
     pub(crate) publishing: Mutex<()>,
@@ -110,6 +111,8 @@ struct Local {
     pinned: HashSet<RepositoryId>,
     /// Envelope of the newest head that this home signed, by repository.
     signed: BTreeMap<RepositoryId, Vec<u8>>,
+    /// Claims of commits that were found wrong.
+    wrong: Vec<(RepositoryId, WrongClaim)>,
 }
 
 impl Node {
@@ -157,6 +160,9 @@ impl Node {
             Some(namespace) => namespace,
             None => found_namespace(&keys, &store, &repos)?,
         };
+        for (repository, claim) in local.wrong {
+            repos.mark_wrong(repository, claim);
+        }
         repos.loaded(namespace, local.pinned);
         let cache = Cache::new(
             store.clone(),
@@ -164,6 +170,7 @@ impl Node {
             folder.path().to_owned(),
             config.cache_bytes,
         );
+        let access = Access::default();
         let network = match &config.network {
             None => None,
             Some(network) => Some(Network::spawn(
@@ -172,7 +179,7 @@ impl Node {
                 &keys.node,
                 &store,
                 &repos,
-                &Access::default(),
+                &access,
                 &cache,
             )?),
         };
@@ -184,6 +191,7 @@ impl Node {
             journal,
             repos,
             cache,
+            access,
             namespace,
             publishing: Mutex::new(()),
             unsettled: Mutex::new(None),
@@ -263,6 +271,13 @@ impl Node {
 }
 
 impl Inner {
+    /// Tells peers of records that were stored here and are in the state; never waits for them.
+    pub(crate) fn published(&self, records: &[Record]) {
+        if let Some(network) = &self.network {
+            network.follower.published(records);
+        }
+    }
+
     /// The epoch that this node's records are signed in.
     pub(crate) fn epoch(&self) -> u64 {
         self.repos.ledger(|ledger| {
@@ -290,6 +305,25 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
                 ..
             } => {
                 local.signed.insert(repository, envelope);
+            }
+            JournalEntry::Invalid {
+                repository,
+                path,
+                blake3,
+                size,
+                sha256,
+                git,
+                digest,
+            } => {
+                let claim = WrongClaim {
+                    path,
+                    blake3,
+                    size,
+                    sha256,
+                    git,
+                    digest,
+                };
+                local.wrong.push((repository, claim));
             }
             JournalEntry::Alias { .. } => {}
         }

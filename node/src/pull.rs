@@ -120,7 +120,7 @@ pub(crate) fn pull(
         "written_files": written.map(|written| written.0),
         "kept_files": written.map(|written| written.1),
         "pinned": plan.repo.is_pinned(),
-        "own": node.repos().is_kept(&plan.repo.id()) && !plan.repo.is_pinned(),
+        "own": node.repos().is_own(&plan.repo.id()),
         "data": node.inner.folder.path(),
     }))
 }
@@ -306,7 +306,7 @@ fn is_own(node: &Node, name: &str) -> bool {
     let namespace = parts
         .nth(1)
         .and_then(|text| text.parse::<NamespaceName>().ok());
-    namespace.is_some_and(|namespace| node.repos().is_own(&namespace))
+    namespace.is_some_and(|namespace| node.repos().is_own_namespace(&namespace))
 }
 
 impl Plan {

@@ -1,27 +1,34 @@
 //! Repositories as readers see them: names, revisions, trees, histories, cards.
 //!
 //! Everything here is read from verified heads and manifests; nothing is shown that did not verify. A
-//! repository appears with its first head, never before. Blocking: reads go to the store.
+//! repository appears with its first head, never before; one of another node with its first head whose
+//! metadata is here as a whole, and it stays at that one until a newer is. Blocking: reads go to the store.
 
 mod commit;
+mod gate;
 mod history;
+mod invalid;
 mod reader;
 mod repo;
+mod walk;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use cairn_protocol::accept::{Ledger, Verdict};
-use cairn_protocol::hash::{NamespaceId, RepositoryId};
+use cairn_protocol::hash::{NamespaceId, RecordId, RepositoryId};
 use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
-use cairn_protocol::record::{NamesTarget, Record};
+use cairn_protocol::record::{Body, NamesTarget, Record};
 
 pub use self::commit::{Commit, CommitInfo, Entry, EntryKind, FileEntry};
 pub use self::repo::{CardView, Repo};
 
 pub(crate) use self::commit::manifest_blobs;
+pub(crate) use self::gate::Pending;
+pub(crate) use self::invalid::WrongClaim;
 pub(crate) use self::reader::Reader;
+pub(crate) use self::walk::{Outcome, Walk};
 
 use crate::store::{Store, StoreError};
 
@@ -44,6 +51,9 @@ pub enum RepoError {
     /// A short commit id that fits several commits.
     #[error("revision {0} is ambiguous: give more digits")]
     Ambiguous(String),
+    /// Its bytes are not what its commit says of them.
+    #[error("the commit is invalid: {0}")]
+    Invalid(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -61,6 +71,7 @@ pub struct Repos {
 #[derive(Debug)]
 struct Inner {
     reader: Arc<Reader>,
+    store: Store,
     aliases: BTreeMap<String, String>,
     namespace_alias: String,
     state: RwLock<State>,
@@ -73,6 +84,8 @@ struct State {
     own_namespace: Option<NamespaceId>,
     pinned: HashSet<RepositoryId>,
     table: HashMap<RepositoryId, Repo>,
+    /// Of other nodes' repositories, the newest head whose metadata was found whole.
+    complete: HashMap<RepositoryId, RecordId>,
 }
 
 /// What a name leads to.
@@ -97,7 +110,8 @@ impl Repos {
             .collect();
         Self {
             inner: Arc::new(Inner {
-                reader: Arc::new(Reader::new(store)),
+                reader: Arc::new(Reader::new(store.clone())),
+                store,
                 aliases,
                 namespace_alias: namespace_alias.to_ascii_lowercase(),
                 state: RwLock::new(State {
@@ -167,28 +181,35 @@ impl Repos {
     pub(crate) fn take(&self, record: &Record) -> Verdict {
         let mut state = self.write();
         let verdict = state.ledger.insert(record);
-        let touched = record.header().repository.or_else(|| {
-            matches!(record.body(), cairn_protocol::record::Body::Repository(_))
-                .then(|| RepositoryId::from(record.id()))
-        });
-        if let Some(repository) = touched {
-            self.show(&mut state, &repository);
-        } else {
-            self.show_all(&mut state);
-        }
+        self.show_touched(&mut state, record);
         drop(state);
         self.bump();
         verdict
     }
 
-    /// Shows what the records read at start add up to.
-    pub(crate) fn loaded(&self, own_namespace: NamespaceId, pinned: HashSet<RepositoryId>) {
+    /// Takes verified records into the state; nothing of them is shown before [`Self::show_taken`].
+    pub(crate) fn take_unseen<'a>(
+        &self,
+        records: impl Iterator<Item = &'a Record>,
+    ) -> Vec<Verdict> {
         let mut state = self.write();
-        state.own_namespace = Some(own_namespace);
-        state.pinned = pinned;
-        self.show_all(&mut state);
+        records.map(|record| state.ledger.insert(record)).collect()
+    }
+
+    /// Shows what follows from records that were taken in.
+    pub(crate) fn show_taken<'a>(&self, records: impl Iterator<Item = &'a Record>) {
+        let mut state = self.write();
+        for record in records {
+            self.show_touched(&mut state, record);
+        }
         drop(state);
         self.bump();
+    }
+
+    fn show_touched(&self, state: &mut State, record: &Record) {
+        for repository in touched(&state.ledger, record) {
+            self.show(state, &repository);
+        }
     }
 
     pub(crate) fn set_pinned(&self, repository: RepositoryId, pinned: bool) {
@@ -203,21 +224,29 @@ impl Repos {
         self.bump();
     }
 
-    /// Whether a repository's content is kept: it is in this node's own namespace, or pinned.
+    /// Whether a repository's content is kept: it is this node's own, or pinned.
     pub(crate) fn is_kept(&self, repository: &RepositoryId) -> bool {
-        let state = self.read();
-        let own = || {
-            let view = state.ledger.repository(repository);
-            view.is_some_and(|view| Some(view.namespace) == state.own_namespace)
-        };
-        state.pinned.contains(repository) || own()
+        self.is_own(repository) || self.read().pinned.contains(repository)
     }
 
     /// Whether a namespace is this node's own, by its hash or its local name.
-    pub(crate) fn is_own(&self, namespace: &NamespaceName) -> bool {
+    pub(crate) fn is_own_namespace(&self, namespace: &NamespaceName) -> bool {
         let state = self.read();
         let found = state.namespace(&self.inner.namespace_alias, namespace);
         found.is_some() && found == state.own_namespace
+    }
+
+    /// Whether a wrong claim is new, and there is room to remember it.
+    pub(crate) fn is_new_wrong_claim(&self, repository: &RepositoryId, claim: &WrongClaim) -> bool {
+        let reader = &self.inner.reader;
+        reader.wrong_claims().is_new(repository, claim)
+    }
+
+    /// Marks every commit of a repository that makes a claim as invalid.
+    pub(crate) fn mark_wrong(&self, repository: RepositoryId, claim: WrongClaim) {
+        if self.inner.reader.wrong_claims().add(repository, claim) {
+            self.bump();
+        }
     }
 
     /// Runs a question on the accepted records.
@@ -234,10 +263,14 @@ impl Repos {
 
     fn show(&self, state: &mut State, repository: &RepositoryId) {
         let pinned = state.pinned.contains(repository);
-        let shown = state
-            .ledger
-            .repository(repository)
-            .and_then(|view| Repo::new(Arc::clone(&self.inner.reader), &view, pinned));
+        let view = gate::shown(state, repository);
+        let before = state.table.get(repository);
+        if let (Some(view), Some(before)) = (&view, before)
+            && before.shows(view, pinned)
+        {
+            return;
+        }
+        let shown = view.and_then(|view| Repo::new(Arc::clone(&self.inner.reader), &view, pinned));
         match shown {
             Some(repo) => state.table.insert(*repository, repo),
             None => state.table.remove(repository),
@@ -256,6 +289,18 @@ impl Repos {
             .state
             .write()
             .expect("invariant: no holder of the lock panics")
+    }
+}
+
+/// Repositories whose view a record may change.
+pub(crate) fn touched(ledger: &Ledger, record: &Record) -> Vec<RepositoryId> {
+    match record.body() {
+        Body::Namespace(_) => {
+            let namespace = record.namespace();
+            ledger.repositories_of(&namespace).copied().collect()
+        }
+        Body::Repository(_) => vec![RepositoryId::from(record.id())],
+        _ => record.header().repository.into_iter().collect(),
     }
 }
 

@@ -32,8 +32,8 @@ use crate::key::PublicKey;
 use crate::name::{RepoKind, RepoName};
 use crate::record::{Body, Freshness, Link, NamesTarget, Namespace, Record, Rows, Visibility};
 
-use chain::Standing;
-use held::Carried;
+use chain::{Fact, Place, Standing};
+use held::{Carried, HeadItem};
 use pool::{Pool, Ticket, Waiting};
 use space::Space;
 use tree::Planted;
@@ -327,17 +327,7 @@ impl Ledger {
         })?;
         let head = current
             .filter(|_| ready)
-            .map(|(((epoch, seq), id), fact)| HeadView {
-                id,
-                epoch,
-                seq,
-                time: fact.item.time,
-                signer: fact.signer,
-                refs: fact.item.refs,
-                changes: &fact.item.changes,
-                card: &fact.item.shown.card,
-                settings: &fact.item.shown.settings,
-            });
+            .map(|(place, fact)| head_view(place, fact));
         Some(RepositoryView {
             id: *id,
             namespace,
@@ -346,6 +336,48 @@ impl Ledger {
             frozen,
             next: next.filter(|_| agreed),
         })
+    }
+
+    /// A repository's head in force and those that it replaced, newest first, at most so many.
+    pub fn heads(&self, id: &RepositoryId, max: usize) -> Vec<HeadView<'_>> {
+        let known = || {
+            self.repository(id)?.head?;
+            let space = self.spaces.get(self.repositories.get(id)?)?;
+            Some((space, space.repository(id)?))
+        };
+        let Some((space, held)) = known() else {
+            return Vec::new();
+        };
+        let places = space.heads(id, max);
+        let facts = places
+            .into_iter()
+            .map(|place| (place, held.heads.fact(&place)));
+        facts
+            .filter_map(|(place, fact)| Some(head_view(place, fact?)))
+            .collect()
+    }
+
+    /// One head of a repository: the one in force, or one that it replaced; `None` for any other.
+    pub fn head(&self, id: &RepositoryId, head: &RecordId) -> Option<HeadView<'_>> {
+        self.repository(id)?.head?;
+        let space = self.spaces.get(self.repositories.get(id)?)?;
+        let place = space.head(id, head)?;
+        let fact = space.repository(id)?.heads.fact(&place)?;
+        Some(head_view(place, fact))
+    }
+
+    /// Whether a record that was given waits for something; `None` where it was refused or forgotten.
+    pub fn waits(&self, record: &Record) -> Option<bool> {
+        self.spaces.get(&record.namespace())?.waits(record)
+    }
+
+    /// Repositories that name a namespace, in its epoch in force or not.
+    pub fn repositories_of(
+        &self,
+        namespace: &NamespaceId,
+    ) -> impl Iterator<Item = &RepositoryId> + use<'_> {
+        let space = self.spaces.get(namespace);
+        space.into_iter().flat_map(Space::repositories)
     }
 
     /// All repositories, by id.
@@ -439,6 +471,20 @@ impl Ledger {
     pub fn taken_in(&self, repository: &RepositoryId, change: &RecordId) -> Option<RecordId> {
         let space = self.spaces.get(self.repositories.get(repository)?)?;
         space.taken_in(repository, change)
+    }
+}
+
+fn head_view(((epoch, seq), id): Place, fact: &Fact<HeadItem>) -> HeadView<'_> {
+    HeadView {
+        id,
+        epoch,
+        seq,
+        time: fact.item.time,
+        signer: fact.signer,
+        refs: fact.item.refs,
+        changes: &fact.item.changes,
+        card: &fact.item.shown.card,
+        settings: &fact.item.shown.settings,
     }
 }
 

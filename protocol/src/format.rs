@@ -83,6 +83,21 @@ impl<'a> Reader<'a> {
         Ok(Self { what, rest: bytes })
     }
 
+    /// Stands at the first byte of a form without a magic, whose length was checked.
+    pub(crate) const fn bare(what: &'static str, rest: &'a [u8]) -> Self {
+        Self { what, rest }
+    }
+
+    /// All bytes that are left.
+    pub(crate) const fn rest(&mut self) -> &'a [u8] {
+        std::mem::replace(&mut self.rest, &[])
+    }
+
+    /// Whether bytes are left.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// The next `count` bytes.
     pub(crate) fn bytes(
         &mut self,

@@ -71,14 +71,26 @@ pub const HEAD_CARD_BYTES_MAX: usize = 2 << 10;
 pub const TOKEN_BYTES_MAX: usize = 96;
 /// Bytes of a file that is fetched from peers; a larger one is refused by name.
 pub const FETCH_BYTES_MAX: u64 = 1 << 40;
+/// Claims of one repository that are remembered as wrong; further ones are found again when they are read.
+pub const INVALID_CLAIMS_MAX: usize = 1_000;
 /// Bytes of one frame between neighbours; a neighbour that announces more is dropped.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Records in one frame; a neighbour that sends more is dropped.
 pub const FRAME_RECORDS_MAX: usize = 1_000;
 /// Namespaces in one page of a summary; a neighbour that sends more is dropped.
 pub const SUMMARY_SCOPES_MAX: usize = 1_000;
-/// Ids that one frame asks for; a neighbour that sends more is dropped.
+/// Ids that one frame asks for or offers; a neighbour that sends more is dropped.
 pub const WANT_IDS_MAX: usize = 4_096;
+/// Bytes of one round of set comparison that we make; a neighbour's may be as long as a frame.
+pub const RECONCILE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the program's name in a greeting; a neighbour that sends more is dropped.
+pub const AGENT_BYTES_MAX: usize = 64;
+/// Ports in a greeting; a neighbour that sends more is dropped.
+pub const BLOB_PORTS_MAX: usize = 16;
+/// Unknown fields in a greeting; a neighbour that sends more is dropped.
+pub const HELLO_FIELDS_MAX: usize = 32;
+/// Bytes of one unknown field in a greeting; a neighbour that sends more is dropped.
+pub const HELLO_FIELD_BYTES_MAX: usize = 1_024;
 /// Hashes in one look-up of blobs; a request with more is refused.
 pub const LOOKUP_HASHES_MAX: usize = 1_024;
 /// Hashes in one answer about a head's metadata; the rest comes in further answers.
@@ -94,3 +106,11 @@ pub const LOOKUP_SETS_BYTES_MAX: usize = 1 << 20;
 pub const RANGES_BYTES_MAX: usize = 8 << 10;
 /// Bytes of a hash sequence whose children are served in the same request; of a larger one only itself is.
 pub const HASH_SEQUENCE_BYTES_MAX: u64 = 1 << 20;
+/// Blobs of metadata (refs blob, tags, commit entries, commits, manifests, trees) behind one head, beyond
+/// those that an earlier head had; a head with more is not shown.
+pub const HEAD_METADATA_MAX: u64 = 2_000_000;
+/// Bytes of the same; a head with more is not shown.
+pub const HEAD_METADATA_BYTES_MAX: u64 = 16 << 30;
+/// Contents that the manifests behind one head name, beyond those of an earlier head; a head with more is
+/// not shown.
+pub const HEAD_CONTENTS_MAX: usize = 8_000_000;

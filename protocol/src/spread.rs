@@ -6,15 +6,58 @@
 //! that way is pushed on. Envelopes are parsed and their signatures verified here; whether a record is
 //! accepted is the ledger's to say, which the caller reports back by [`Input::Taken`].
 //!
-//! Invariant: a record is pushed to a neighbour at most once, and never to the one it came from.
+//! Invariants:
+//! - a record is pushed to a neighbour at most once, and never to one that sent it; who asks for it
+//!   again gets it again;
+//! - a record is given to [`Action::Take`] at most once at a time, and not again once it was taken or
+//!   refused;
+//! - nothing that a neighbour sends makes the state grow but a record that the caller took: all else is
+//!   bounded, for each neighbour and altogether.
+//!
+//! Correctness rests on comparison alone. Pushing makes it fast, and may forget, skip and be ignored.
 
 pub mod message;
 
+mod budget;
+mod compare;
+mod exchange;
+mod peer;
+mod recent;
+mod sets;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::hash::{NamespaceId, RecordId};
 use crate::key::PublicKey;
+use crate::limits::FRAME_RECORDS_MAX;
 use crate::record::Record;
+use message::{Hello, Message};
+use peer::Peer;
+use recent::Recent;
+use sets::Sets;
+
+/// A record waits at least as long before it is pushed, so that those made together go together.
+const PUSH_DELAY: Duration = Duration::from_millis(10);
+/// And up to as much longer, drawn anew each time: some neighbours hear of it meanwhile, from others.
+const PUSH_JITTER: Duration = Duration::from_millis(20);
+/// Records that are pushed at once to one neighbour; more are offered, since it may have most of them.
+const PUSH_RECORDS_MAX: usize = 64;
+/// Ids that are remembered as refused for good; older ones may be asked for and refused again.
+const REFUSED_MAX: usize = 1 << 16;
+/// Ids that are remembered as waiting; older ones may be asked for earlier than they should.
+const WAITING_MAX: usize = 1 << 15;
+
+impl Config {
+    /// What the node tells of itself, with the time between comparisons that suits most: 30 seconds.
+    pub const fn new(hello: Hello) -> Self {
+        Self {
+            hello,
+            reconcile_every: Duration::from_secs(30),
+            reconcile: true,
+        }
+    }
+}
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -95,23 +138,230 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Spread {
     config: Config,
+    random: Random,
+    sets: Sets,
+    peers: BTreeMap<PublicKey, Peer>,
+    /// Records that the caller was given and has not answered, and the bytes of their envelopes.
+    taking: BTreeMap<RecordId, usize>,
+    taking_bytes: usize,
+    /// Whether asking stopped because the caller has enough to do.
+    busy: bool,
+    /// Which neighbour each record was asked of.
+    asked: BTreeMap<RecordId, PublicKey>,
+    refused: Recent<()>,
+    /// When those that wait for others were last given to the caller.
+    waiting: Recent<Duration>,
+    /// Taken and not pushed yet.
+    fresh: Vec<RecordId>,
+    push_at: Option<Duration>,
 }
 
 impl Spread {
-    /// Begins with what is stored already; `seed` is what random choices are drawn from.
-    pub fn new(config: Config, known: impl IntoIterator<Item = Known>, seed: u64) -> Self {
-        let _ = (known.into_iter().count(), seed);
-        Self { config }
+    /// Begins with what is stored already, in the order in which it was taken; `seed` is what random
+    /// choices are drawn from.
+    ///
+    /// What in `config.hello` is over the limits is cut.
+    pub fn new(mut config: Config, known: impl IntoIterator<Item = Known>, seed: u64) -> Self {
+        config.hello = config.hello.bounded();
+        let mut sets = Sets::default();
+        for known in known {
+            sets.insert(known);
+        }
+        Self {
+            config,
+            random: Random(seed),
+            sets,
+            peers: BTreeMap::new(),
+            taking: BTreeMap::new(),
+            taking_bytes: 0,
+            busy: false,
+            asked: BTreeMap::new(),
+            refused: Recent::new(REFUSED_MAX),
+            waiting: Recent::new(WAITING_MAX),
+            fresh: Vec::new(),
+            push_at: None,
+        }
     }
 
     /// Takes an input in; `now` is monotonic. Every returned action must be performed, in order.
+    ///
+    /// Each [`Action::Take`] must be answered by [`Input::Taken`], [`Input::Refused`] or
+    /// [`Input::NotNow`]; while many are not, nothing further is taken from neighbours.
     pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Action> {
-        let _ = (now, input, &self.config);
-        todo!()
+        let mut out = Vec::new();
+        match input {
+            Input::Connected(key) => self.connected(now, key, &mut out),
+            Input::Disconnected(key) => self.forget(&key),
+            Input::Frame(key, bytes) => {
+                if let Err(reason) = self.frame(now, key, &bytes, &mut out) {
+                    self.forget(&key);
+                    out.push(Action::Drop(key, reason));
+                }
+            }
+            Input::Taken(known) => self.taken(now, known, &mut out),
+            Input::Refused(id) => {
+                self.refused.insert(id, ());
+                self.waiting.remove(&id);
+                self.answered(now, &id, &mut out);
+            }
+            Input::NotNow(id) => {
+                self.waiting.insert(id, now);
+                self.answered(now, &id, &mut out);
+            }
+            Input::Tick => {}
+        }
+        if self.next_tick().is_some_and(|tick| tick <= now) {
+            self.due(now, &mut out);
+        }
+        out
     }
 
     /// When [`Input::Tick`] is due next.
     pub fn next_tick(&self) -> Option<Duration> {
-        todo!()
+        let peers = self.peers.values();
+        let peers = peers.filter_map(|peer| peer.next_tick(self.config.reconcile));
+        peers.chain(self.push_at).min()
+    }
+
+    fn connected(&mut self, now: Duration, key: PublicKey, out: &mut Vec<Action>) {
+        self.forget(&key);
+        self.peers.insert(key, Peer::new(now));
+        let hello = Message::Hello(self.config.hello.clone());
+        out.push(Action::Send(key, hello.encode()));
+    }
+
+    /// Forgets a neighbour, and that it was asked for anything.
+    fn forget(&mut self, key: &PublicKey) {
+        if let Some(peer) = self.peers.remove(key) {
+            for id in &peer.asked {
+                self.asked.remove(id);
+            }
+        }
+    }
+
+    /// Takes a frame in; an error where the neighbour is to be parted from.
+    fn frame(
+        &mut self,
+        now: Duration,
+        key: PublicKey,
+        bytes: &[u8],
+        out: &mut Vec<Action>,
+    ) -> Result<(), Reason> {
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return Ok(());
+        };
+        let message =
+            Message::decode(bytes).map_err(|error| Reason::Malformed(error.to_string()))?;
+        if !matches!(message, Message::Records(_)) && !peer.budget.frame(now, bytes.len())? {
+            return Ok(());
+        }
+        match (peer.greeted, message) {
+            (false, Message::Hello(hello)) => self.greeted(now, key, hello, out),
+            (false, _) => Err(Reason::Malformed("a frame before the greeting".to_owned())),
+            (true, Message::Hello(_)) => Err(Reason::Malformed("a second greeting".to_owned())),
+            (true, Message::Records(envelopes)) => self.records(now, key, &envelopes, out),
+            (true, Message::Want(ids)) => self.wanted(now, key, ids, out),
+            (true, Message::Offer(ids)) => self.offered(now, key, ids, out),
+            (true, Message::Optional(..)) => Ok(()),
+            (true, _) if !self.config.reconcile => Ok(()),
+            (true, Message::Total(side, total)) => self.total(now, key, side, total, out),
+            (true, Message::Summary(side, scopes, more)) => {
+                self.summary(now, key, side, &scopes, more, out)
+            }
+            (true, Message::Reconcile(side, namespace, round)) => {
+                self.round(now, key, side, namespace, &round, out)
+            }
+        }
+    }
+
+    fn greeted(
+        &mut self,
+        now: Duration,
+        key: PublicKey,
+        hello: Hello,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Reason> {
+        let ours = self.config.hello.versions;
+        if hello.versions.0 > ours.1 || hello.versions.1 < ours.0 {
+            return Err(Reason::Version(hello.versions.0, hello.versions.1));
+        }
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.greeted = true;
+            peer.compare_at = now;
+        }
+        out.push(Action::Met(key, hello));
+        Ok(())
+    }
+
+    /// A record is in the state: it belongs to its set, and is pushed once.
+    fn taken(&mut self, now: Duration, known: Known, out: &mut Vec<Action>) {
+        self.waiting.remove(&known.id);
+        if self.sets.insert(known) {
+            self.fresh.push(known.id);
+            if self.push_at.is_none() {
+                self.push_at = Some(now + PUSH_DELAY + self.random.below(PUSH_JITTER));
+            }
+            if self.fresh.len() >= FRAME_RECORDS_MAX {
+                self.push(out);
+            }
+        }
+        self.answered(now, &known.id, out);
+    }
+
+    /// Pushes what is new to each neighbour that is not known to have it.
+    fn push(&mut self, out: &mut Vec<Action>) {
+        self.push_at = None;
+        let fresh = std::mem::take(&mut self.fresh);
+        for (key, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.greeted) {
+            let fresh = fresh.iter().copied();
+            let lacks: Vec<RecordId> = fresh.filter(|id| !peer.has.contains(id)).collect();
+            for id in &lacks {
+                peer.has.insert(*id, ());
+            }
+            if lacks.len() > PUSH_RECORDS_MAX {
+                exchange::offer(*key, &lacks, out);
+            } else if !lacks.is_empty() {
+                out.push(Action::SendRecords(*key, lacks));
+            }
+        }
+    }
+
+    /// Does all that is due.
+    fn due(&mut self, now: Duration, out: &mut Vec<Action>) {
+        if self.push_at.is_some_and(|at| at <= now) {
+            self.push(out);
+        }
+        let keys: Vec<PublicKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            self.due_asking(now, key, out);
+            if self.config.reconcile {
+                self.due_comparison(now, key, out);
+            }
+        }
+    }
+
+    /// A time drawn from half to one and a half of the one given.
+    fn jitter(&mut self, time: Duration) -> Duration {
+        time / 2 + self.random.below(time)
+    }
+}
+
+/// A generator for choices that nobody gains from guessing (splitmix64).
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    /// A time below the one given.
+    fn below(&mut self, time: Duration) -> Duration {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.next() % micros.max(1))
     }
 }

@@ -1,6 +1,6 @@
 //! What the journal can say.
 
-use cairn_protocol::hash::{RecordId, RepositoryId};
+use cairn_protocol::hash::{Blake3, GitOid, RecordId, RepositoryId, Sha256};
 use serde::{Deserialize, Serialize};
 
 /// One fact of local state.
@@ -30,6 +30,23 @@ pub enum Entry {
         /// The head's envelope, so that a start can add it to the log where a crash kept it out.
         #[serde(with = "base64")]
         envelope: Vec<u8>,
+    },
+    /// Bytes were fetched that match their BLAKE3, and are not what commits of a repository say of them.
+    Invalid {
+        /// The repository.
+        repository: RepositoryId,
+        /// Where the file stood.
+        path: String,
+        /// Hash of the bytes.
+        blake3: Blake3,
+        /// Claimed size.
+        size: u64,
+        /// Claimed SHA-256.
+        sha256: Sha256,
+        /// Claimed git blob id; absent for LFS files.
+        git: Option<GitOid>,
+        /// What is another one: `sha256`, `git oid`, `size`.
+        digest: String,
     },
     /// A local name.
     Alias {
@@ -63,6 +80,14 @@ impl Entry {
                 Subject::Pin(*repository)
             }
             Self::Signed { repository, .. } => Subject::Signed(*repository),
+            Self::Invalid {
+                repository,
+                blake3,
+                size,
+                sha256,
+                git,
+                ..
+            } => Subject::Invalid(*repository, *blake3, *size, *sha256, *git),
             Self::Alias { name, .. } => Subject::Alias(name.clone()),
         }
     }
@@ -73,6 +98,7 @@ impl Entry {
 pub(super) enum Subject {
     Pin(RepositoryId),
     Signed(RepositoryId),
+    Invalid(RepositoryId, Blake3, u64, Sha256, Option<GitOid>),
     Alias(String),
 }
 

@@ -150,6 +150,7 @@ pub(super) fn sign(
     for record in &records {
         node.repos.take(record);
     }
+    node.published(&records);
 
     let next = node
         .repos
@@ -203,6 +204,7 @@ pub(super) fn settle(node: &Inner) -> Result<(), PublishError> {
     let mut waiting = unsettled(node);
     if let Some(head) = &*waiting {
         take_head(node, head)?;
+        node.published(std::slice::from_ref(head));
         *waiting = None;
     }
     Ok(())

@@ -103,7 +103,30 @@ impl Commit {
         &self.inner.info
     }
 
-    /// What stands at a path (`""` is the root folder); `None` where nothing does.
+    /// Why the commit is invalid, where a file of it was fetched and found to be another than it says.
+    pub fn invalid(&self) -> Result<Option<String>, RepoError> {
+        let reader = &self.inner.reader;
+        let claims = reader.wrong_claims().of(&self.inner.repo.id());
+        if claims.is_empty() {
+            return Ok(None);
+        }
+        let mut folders = vec![(String::new(), self.root()?)];
+        while let Some((prefix, folder)) = folders.pop() {
+            for entry in &reader.manifest(&folder)?.entries {
+                let path = format!("{prefix}{}", String::from_utf8_lossy(&entry.name));
+                if let Some(claim) = claims.iter().find(|claim| claim.is_made_by(entry)) {
+                    return Ok(Some(claim.reason(&path)));
+                }
+                if let (ManifestKind::Directory, Some(below)) = (entry.kind, entry.manifest) {
+                    folders.push((format!("{path}/"), below));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What stands at a path (`""` is the root folder); `None` where nothing does. [`RepoError::Invalid`]
+    /// for a file whose bytes were found to be others than the commit says.
     pub fn entry(&self, path: &str) -> Result<Option<Entry>, RepoError> {
         if path.is_empty() {
             let object = self.root()?;
@@ -119,6 +142,12 @@ impl Commit {
             }));
         }
         let found = self.inner.reader.find(&self.root()?, path)?;
+        let wrong = self.inner.reader.wrong_claims();
+        if let Some(entry) = &found
+            && let Some(claim) = wrong.made_by(&self.inner.repo.id(), entry)
+        {
+            return Err(RepoError::Invalid(claim.reason(path)));
+        }
         Ok(found.and_then(|entry| shown(path.to_owned(), &entry)))
     }
 

@@ -14,6 +14,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::RepoError;
 use super::history::History;
+use super::invalid::WrongClaims;
 use crate::store::Store;
 
 /// Bytes of parsed manifests kept; the least useful are dropped beyond it.
@@ -47,6 +48,7 @@ pub(crate) struct Reader {
     store: Store,
     manifests: Cache<Blake3, Arc<Manifest>, ManifestWeight>,
     histories: Cache<RepositoryId, (Blake3, Arc<History>), HistoryWeight>,
+    wrong_claims: WrongClaims,
 }
 
 impl Reader {
@@ -55,7 +57,12 @@ impl Reader {
             store,
             manifests: cache(MANIFEST_CACHE_BYTES, ManifestWeight),
             histories: cache(HISTORY_CACHE_BYTES, HistoryWeight),
+            wrong_claims: WrongClaims::default(),
         }
+    }
+
+    pub(super) fn wrong_claims(&self) -> &WrongClaims {
+        &self.wrong_claims
     }
 
     pub(crate) fn alarms(&self) -> u64 {

@@ -6,14 +6,14 @@ use std::sync::{Arc, OnceLock};
 use cairn_protocol::accept::RepositoryView;
 use cairn_protocol::card::Card;
 use cairn_protocol::entry::CommitEntry;
-use cairn_protocol::hash::{Blake3, GitOid, RepositoryId};
+use cairn_protocol::hash::{Blake3, GitOid, RecordId, RepositoryId};
 use cairn_protocol::limits::CARD_BYTES_MAX;
 use cairn_protocol::name::{NamespaceName, RepoKind};
 use cairn_protocol::refs::{RefName, Refs};
 
 use super::commit::Commit;
 use super::history::{History, Match};
-use super::{EntryKind, Reader, RepoError};
+use super::{Entry, EntryKind, Reader, RepoError};
 
 /// The default branch.
 const DEFAULT_REF: &str = "refs/heads/main";
@@ -35,6 +35,7 @@ struct Inner {
     namespace_len: usize,
     signer: String,
     version: (u64, u64),
+    head: RecordId,
     frozen: bool,
     pinned: bool,
     created_at: u64,
@@ -89,6 +90,7 @@ impl Repo {
                 full_name: format!("{namespace}/{}", view.body.name),
                 signer: head.signer.to_string(),
                 version: (head.epoch, head.seq),
+                head: head.id,
                 frozen: view.frozen.is_some(),
                 pinned,
                 created_at: view.body.created_at,
@@ -98,6 +100,26 @@ impl Repo {
                 card: OnceLock::new(),
             }),
         })
+    }
+
+    /// Whether this is what a view shows.
+    pub(super) fn shows(&self, view: &RepositoryView<'_>, pinned: bool) -> bool {
+        let same = |head: &cairn_protocol::accept::HeadView<'_>| {
+            (head.epoch, head.seq) == self.inner.version && head.id == self.inner.head
+        };
+        view.head.as_ref().is_some_and(same)
+            && view.frozen.is_some() == self.inner.frozen
+            && pinned == self.inner.pinned
+    }
+
+    /// The head's record.
+    pub(crate) fn head(&self) -> RecordId {
+        self.inner.head
+    }
+
+    /// Hash of the refs blob.
+    pub(crate) fn refs_hash(&self) -> Blake3 {
+        self.inner.refs_hash
     }
 
     /// The repository's id.
@@ -155,11 +177,6 @@ impl Repo {
         Ok(&self.loaded_refs()?.1)
     }
 
-    /// Content id of the refs blob.
-    pub(crate) fn refs_hash(&self) -> Blake3 {
-        self.inner.refs_hash
-    }
-
     pub(crate) fn refs_blob(&self) -> Result<&Refs, RepoError> {
         Ok(&self.loaded_refs()?.0)
     }
@@ -193,24 +210,43 @@ impl Repo {
         })
     }
 
-    fn read_card(&self) -> Result<Option<CardView>, RepoError> {
+    /// The default branch's README, where it is short enough to be read for its card.
+    pub(crate) fn card_file(&self) -> Result<Option<Entry>, RepoError> {
         if self.default_commit()?.is_none() {
             return Ok(None);
         }
-        let commit = self.commit("HEAD")?;
-        let Some(entry) = commit.entry("README.md")? else {
+        let entry = self.commit("HEAD")?.entry("README.md")?;
+        Ok(entry.filter(|entry| match &entry.kind {
+            EntryKind::File(file) => file.size <= CARD_BYTES_MAX as u64,
+            EntryKind::Directory => false,
+        }))
+    }
+
+    fn read_card(&self) -> Result<Option<CardView>, RepoError> {
+        let Some(Entry {
+            kind: EntryKind::File(file),
+            ..
+        }) = self.card_file()?
+        else {
             return Ok(None);
         };
-        let EntryKind::File(file) = entry.kind else {
-            return Ok(None);
-        };
-        let Some(hash) = file.blake3.filter(|_| file.size <= CARD_BYTES_MAX as u64) else {
+        let Some(hash) = file.blake3 else {
             return Ok(None);
         };
         let bytes = self.inner.reader.blob(&hash)?;
         Ok(Some(
             cairn_protocol::card::parse(&bytes, self.kind()).0.into(),
         ))
+    }
+
+    /// Why the default branch's commit is invalid, where a file of it was fetched and found to be another
+    /// than it says.
+    pub fn invalid(&self) -> Result<Option<String>, RepoError> {
+        let claims = self.inner.reader.wrong_claims().of(&self.inner.id);
+        if claims.is_empty() || self.default_commit()?.is_none() {
+            return Ok(None);
+        }
+        self.commit("HEAD")?.invalid()
     }
 
     /// The default branch's commit, `None` where nothing was pushed to it yet.

@@ -279,6 +279,42 @@ impl<T> Chain<T> {
         older == Some(place)
     }
 
+    /// The current record and those that it replaced, newest first.
+    pub(super) fn history<'a>(
+        &'a self,
+        rule: &'a Rule<'a, T>,
+    ) -> impl Iterator<Item = Place> + use<'a, T> {
+        let first = self.current().map(|(place, _)| place);
+        std::iter::successors(first, move |place| match place.0 {
+            (epoch, 1) if epoch == rule.epoch => self.base_at,
+            (epoch, seq) if epoch == rule.epoch => {
+                let before = self.entitled_at(seq - 1, rule).next();
+                before.map(|(id, _)| ((epoch, seq - 1), id))
+            }
+            _ => self.before(*place, rule),
+        })
+    }
+
+    /// Where a record stands, if it is known.
+    pub(super) fn place_of(&self, id: &RecordId) -> Option<Place> {
+        self.facts
+            .keys()
+            .rev()
+            .find(|(_, known)| known == id)
+            .copied()
+    }
+
+    pub(super) fn fact(&self, place: &Place) -> Option<&Fact<T>> {
+        self.facts.get(place)
+    }
+
+    /// Whether a record that is known waits for something.
+    pub(super) fn waits(&self, place: &Place) -> Option<bool> {
+        let fact = self.facts.get(place)?;
+        let forked = place.0.0 == self.epoch && self.fork.is_some_and(|fork| fork <= place.0.1);
+        Some(fact.ticket.is_some() && !forked)
+    }
+
     /// Where the record stands that this one replaced, if it is known and its signer entitled.
     fn before(&self, place: Place, rule: &Rule<'_, T>) -> Option<Place> {
         let prev = self.facts.get(&place)?.prev?;

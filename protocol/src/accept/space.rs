@@ -6,10 +6,10 @@ use crate::hash::{RecordId, RepositoryId};
 use crate::key::PublicKey;
 use crate::name::{RepoKind, RepoName};
 use crate::record::{
-    Change, Freshness, Head, NamesTarget, Namespace, Record, Repository, Visibility,
+    Body, Change, Freshness, Head, NamesTarget, Namespace, Record, Repository, Visibility,
 };
 
-use super::chain::{Base, Chain, Rule};
+use super::chain::{Base, Chain, Place, Rule};
 use super::course::Course;
 use super::held::{Carried, HeadItem, Held, Origin};
 use super::pool::{Pool, Ticket, Waiting};
@@ -79,6 +79,52 @@ impl Space {
 
     pub(super) fn repository(&self, id: &RepositoryId) -> Option<&Held> {
         self.repositories.get(id)
+    }
+
+    /// Whether a record waits for something; `None` where it is not known.
+    pub(super) fn waits(&self, record: &Record) -> Option<bool> {
+        let id = record.id();
+        match (record.body(), record.header().repository) {
+            (Body::Namespace(_), _) => self.tree.waits(&id),
+            (Body::Repository(_), _) => {
+                let held = self.repositories.get(&RepositoryId::from(id))?;
+                Some(held.origin.as_ref()?.ticket.is_some())
+            }
+            (Body::Change(_), _) => Some(self.changes.get(&id)?.ticket.is_some()),
+            (Body::Head(_), repository) => {
+                let held = self.repositories.get(&repository?)?;
+                held.heads.waits(&anew::place_of(record))
+            }
+            (Body::Names(body), _) => {
+                let chain = self.names.get(&(body.kind, body.name.clone()))?;
+                chain.waits(&anew::place_of(record))
+            }
+            (Body::Freshness(body), _) => {
+                let chain = self.freshness.get(&body.visibility)?;
+                chain.waits(&anew::place_of(record))
+            }
+        }
+    }
+
+    /// Where a repository's heads stand, from the one in force back.
+    pub(super) fn heads(&self, id: &RepositoryId, max: usize) -> Vec<Place> {
+        let found = self.with_heads(id, |held, rule| {
+            Some(held.heads.history(rule).take(max).collect())
+        });
+        found.unwrap_or_default()
+    }
+
+    /// Where a head stands, if it is the one in force or one that this replaced.
+    pub(super) fn head(&self, id: &RepositoryId, head: &RecordId) -> Option<Place> {
+        self.with_heads(id, |held, rule| {
+            let place = held.heads.place_of(head)?;
+            held.heads.is_in_history(place, rule).then_some(place)
+        })
+    }
+
+    /// Repositories, whether the epoch in force has them or not.
+    pub(super) fn repositories(&self) -> impl Iterator<Item = &RepositoryId> {
+        self.repositories.keys()
     }
 
     /// Forgets what no longer waits.

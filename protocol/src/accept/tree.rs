@@ -74,6 +74,11 @@ impl Tree {
         self.nodes.contains_key(id) || self.orphans.contains_key(id)
     }
 
+    /// Whether a record that is known waits for the one before it.
+    pub(super) fn waits(&self, id: &RecordId) -> Option<bool> {
+        self.contains(id).then(|| self.orphans.contains_key(id))
+    }
+
     /// Version and body of a record in the tree.
     pub(super) fn get(&self, id: &RecordId) -> Option<(Version, &Namespace)> {
         self.nodes.get(id).map(|node| (node.version, &node.body))
