@@ -5,14 +5,53 @@
 //! one stream each way, and keeps the look-up table of repositories. It knows nothing of records but how
 //! to check one that it is asked to keep for others.
 
+mod address;
+mod book;
+mod driver;
+mod lanes;
+mod listen;
+mod lookup;
+mod pace;
+mod peers;
+mod records;
+mod session;
+mod targets;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cairn_protocol::hash::RepositoryId;
 use cairn_protocol::key::{PublicKey, SecretKey};
-use tokio::sync::mpsc;
+use cairn_protocol::limits::LOOKUP_RECORDS_MAX;
+use cairn_protocol::spread::message::PROTOCOL;
+use libp2p::identity::Keypair;
+use libp2p::{PeerId, StreamProtocol};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+
+use address::Place;
+use book::Book;
+use driver::{Driver, Parts};
+use lanes::Refused;
+use peers::Peers;
+use records::Refusal;
+use session::Patience;
+use targets::{Kind, Targets};
+
+/// Commands that wait for the driver; further ones are refused, or made up for by its timer.
+const COMMANDS_MAX: usize = 256;
+/// Time that one question to the look-up table may take, whatever patience is asked for.
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
+/// Peers whose refused records were logged already; beyond that, all are logged anew.
+const BLAMED_MAX: usize = 10_000;
 
 /// Settings of the swarm.
 #[derive(Debug, Clone)]
@@ -93,83 +132,194 @@ pub struct PeerInfo {
     pub rtt_ms: Option<f64>,
 }
 
+/// What tests set otherwise.
+#[derive(Debug, Clone)]
+struct Tuning {
+    protocol: StreamProtocol,
+    patience: Patience,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            protocol: StreamProtocol::new(PROTOCOL),
+            patience: Patience::default(),
+        }
+    }
+}
+
+/// An order to the driver.
+#[derive(Debug)]
+enum Command {
+    Part(PeerId),
+    Dial(Place),
+    LookUp(RepositoryId, Instant, oneshot::Sender<Option<Vec<u8>>>),
+    Providers(RepositoryId, Instant, oneshot::Sender<Vec<PublicKey>>),
+}
+
+/// What the handle and the driver both see.
+#[derive(Debug, Default)]
+struct Shared {
+    peers: Arc<Peers>,
+    refused: Refused,
+    listening: RwLock<Vec<String>>,
+    listen_ips: RwLock<Vec<IpAddr>>,
+    /// Heads that the driver has not taken yet.
+    announced: Mutex<HashMap<RepositoryId, Vec<u8>>>,
+    blamed: Mutex<HashSet<PeerId>>,
+}
+
+impl Shared {
+    /// Counts what a peer wanted kept in the look-up table in vain, and logs it once a peer.
+    fn count_refusal(&self, peer: PeerId, refusal: &Refusal) {
+        metrics::counter!("cairn_lookup_records_refused_total").increment(1);
+        let mut blamed = self.blamed.lock();
+        if blamed.len() >= BLAMED_MAX {
+            blamed.clear();
+        }
+        if blamed.insert(peer) {
+            tracing::info!(%peer, %refusal, "a record for the look-up table was refused");
+        }
+    }
+}
+
 /// A running swarm; cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Swarm {}
+pub(crate) struct Swarm {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
 
 impl Swarm {
     /// Listens, dials, and tells `events` what happens until `stop`. Call within a tokio runtime.
+    ///
+    /// When this returns, every address is listened on, and known to [`Self::listen_addrs`].
     pub(crate) async fn spawn(
         config: SwarmConfig,
         key: &SecretKey,
         events: mpsc::Sender<SwarmEvent>,
         stop: CancellationToken,
     ) -> Result<Self, SwarmError> {
-        let _ = (config, key, events, stop);
-        todo!()
+        Self::spawn_tuned(config, key, events, stop, Tuning::default()).await
     }
 
-    /// Addresses that peers can dial, each with `/p2p/…`.
+    async fn spawn_tuned(
+        config: SwarmConfig,
+        key: &SecretKey,
+        events: mpsc::Sender<SwarmEvent>,
+        stop: CancellationToken,
+        tuning: Tuning,
+    ) -> Result<Self, SwarmError> {
+        let key = Keypair::ed25519_from_bytes(key.seed())
+            .map_err(|error| SwarmError::Other(error.to_string()))?;
+        let mut targets = Targets::default();
+        for text in &config.peers {
+            targets.add(Place::parse(text)?, Kind::Configured, Instant::now());
+        }
+        let path = config.book.clone();
+        let book = tokio::task::spawn_blocking(move || Book::open(path))
+            .await
+            .map_err(|error| SwarmError::Other(format!("read the peer book: {error}")))?;
+        let shared = Arc::new(Shared::default());
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let parts = Parts {
+            key,
+            shared: shared.clone(),
+            commands: receiver,
+            events,
+            tuning,
+            targets,
+            book,
+            stop,
+        };
+        let driver = Box::pin(Driver::begin(&config, parts)).await?;
+        // It ends by itself at `stop`.
+        drop(tokio::spawn(Box::pin(driver.run())));
+        Ok(Self { shared, commands })
+    }
+
+    /// Addresses that peers can dial, each with `/p2p/…`; those of this machine alone come last.
     pub(crate) fn listen_addrs(&self) -> Vec<String> {
-        todo!()
+        self.shared.listening.read().clone()
     }
 
     /// IP addresses that were listened on as asked, for others that bind beside it.
     pub(crate) fn listen_ips(&self) -> Vec<IpAddr> {
-        todo!()
+        self.shared.listen_ips.read().clone()
     }
 
     /// Connected peers that speak our protocol.
     pub(crate) fn peers(&self) -> Vec<PeerInfo> {
-        todo!()
+        self.shared.peers.infos()
     }
 
     /// Keys of the same.
     pub(crate) fn connected(&self) -> Vec<PublicKey> {
-        todo!()
+        self.shared.peers.keys()
     }
 
     /// Queues a frame for a peer, in order.
     pub(crate) fn send(&self, peer: &PublicKey, frame: Vec<u8>) -> Result<(), SendError> {
-        let _ = (peer, frame);
-        todo!()
+        self.shared.peers.send(peer, frame)
     }
 
     /// Parts from a peer, and refuses it for a while.
     pub(crate) fn part(&self, peer: &PublicKey, reason: &str, refuse_for: Duration) {
-        let _ = (peer, reason, refuse_for);
-        todo!()
+        let Some(peer) = address::peer_of(peer) else {
+            return;
+        };
+        tracing::warn!(%peer, reason, ?refuse_for, "parted from a peer");
+        self.shared.refused.insert(peer, refuse_for);
+        // Where no more commands are taken now, the driver's timer finds the refused peer.
+        drop(self.commands.try_send(Command::Part(peer)));
     }
 
     /// Dials a multiaddress once, and remembers it.
     pub(crate) fn dial(&self, address: &str) -> Result<(), SwarmError> {
-        let _ = address;
-        todo!()
+        let place = Place::parse(address)?;
+        self.commands
+            .try_send(Command::Dial(place))
+            .map_err(|_| SwarmError::Other("too much waits to be dialled".to_owned()))
     }
 
     /// Puts a repository's newest head into the look-up table, and says that this node provides it.
     pub(crate) fn announce(&self, repository: RepositoryId, head: Vec<u8>) {
-        let _ = (repository, head);
-        todo!()
+        let mut announced = self.shared.announced.lock();
+        if announced.len() >= LOOKUP_RECORDS_MAX && !announced.contains_key(&repository) {
+            drop(announced);
+            tracing::warn!(%repository, "too many repositories wait to be announced");
+            return;
+        }
+        announced.insert(repository, head);
     }
 
-    /// Nodes that say they provide a repository, as far as the look-up table knows within `patience`.
+    /// Nodes that say they provide a repository, as far as the look-up table knows within `patience`. Some
+    /// of them that are not connected yet are dialled meanwhile.
     pub(crate) async fn providers(
         &self,
         repository: RepositoryId,
         patience: Duration,
     ) -> Vec<PublicKey> {
-        let _ = (repository, patience);
-        todo!()
+        let until = Instant::now() + patience.min(PATIENCE_MAX);
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Providers(repository, until, reply);
+        if self.commands.send(command).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
     }
 
-    /// The newest head's envelope of a repository, as far as the look-up table knows within `patience`.
+    /// The newest head's envelope of a repository, as far as the look-up table knows within `patience`. It
+    /// verifies; whether its signer was entitled is the ledger's to say.
     pub(crate) async fn look_up(
         &self,
         repository: RepositoryId,
         patience: Duration,
     ) -> Option<Vec<u8>> {
-        let _ = (repository, patience);
-        todo!()
+        let until = Instant::now() + patience.min(PATIENCE_MAX);
+        let (reply, answer) = oneshot::channel();
+        let command = Command::LookUp(repository, until, reply);
+        self.commands.send(command).await.ok()?;
+        answer.await.ok().flatten()
     }
 }

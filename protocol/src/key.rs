@@ -131,6 +131,11 @@ impl SecretKey {
         Self(SigningKey::from_bytes(&seed))
     }
 
+    /// The seed that it is derived from, for other libraries that sign with it.
+    pub fn seed(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     /// Its public half.
     pub fn public(&self) -> PublicKey {
         PublicKey::Ed25519(self.0.verifying_key().to_bytes())

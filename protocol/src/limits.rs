@@ -114,3 +114,11 @@ pub const HEAD_METADATA_BYTES_MAX: u64 = 16 << 30;
 /// Contents that the manifests behind one head name, beyond those of an earlier head; a head with more is
 /// not shown.
 pub const HEAD_CONTENTS_MAX: usize = 8_000_000;
+/// Bytes of a head's envelope in the look-up table; a larger one is not announced, and refused.
+pub const LOOKUP_VALUE_BYTES_MAX: usize = 8 << 10;
+/// Heads of the look-up table that a node keeps for others; further ones are refused.
+pub const LOOKUP_RECORDS_MAX: usize = 100_000;
+/// Bytes of the same; at more, further ones are refused.
+pub const LOOKUP_BYTES_MAX: usize = 64 << 20;
+/// Provider records that a node keeps for others; further ones are refused.
+pub const LOOKUP_PROVIDERS_MAX: usize = 100_000;

@@ -1,0 +1,1 @@
+//! Peers that do what they must not.
