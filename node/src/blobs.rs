@@ -121,7 +121,11 @@ impl Blobs {
         stop: CancellationToken,
     ) -> Result<Self, TransferError> {
         let endpoint = endpoint::bind(&config.bind, key).await?;
-        let mut ports: Vec<u16> = endpoint.bound_sockets().iter().map(SocketAddr::port).collect();
+        let mut ports: Vec<u16> = endpoint
+            .bound_sockets()
+            .iter()
+            .map(SocketAddr::port)
+            .collect();
         ports.sort_unstable();
         ports.dedup();
         let traffic = Arc::new(Traffic::default());

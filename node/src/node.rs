@@ -15,7 +15,7 @@ use crate::access::Access;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::control::Progress;
-use crate::fetch::{Arriving, FetchError, Transfer, Wanted};
+use crate::fetch::{Arriving, FetchError, Fetched, Transfer, Wanted};
 use crate::files::{Files, RealFiles};
 use crate::folder::Folder;
 use crate::journal::{Entry as JournalEntry, Journal};
@@ -258,6 +258,17 @@ impl Node {
     pub fn fetch(&self, wanted: Wanted) -> Result<Arriving, FetchError> {
         let network = self.inner.network.as_ref().ok_or(FetchError::Offline)?;
         Ok(network.fetcher.fetch(wanted))
+    }
+
+    /// Fetches files until all are stored; `progress` is told bytes here and bytes of all. Not to be called
+    /// on a thread that runs async tasks.
+    pub fn fetch_all(
+        &self,
+        wanted: Vec<Wanted>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Fetched, FetchError> {
+        let network = self.inner.network.as_ref().ok_or(FetchError::Offline)?;
+        network.fetcher.fetch_all_blocking(wanted, progress)
     }
 
     /// Tells the node where its gateway answers, for `status`.

@@ -673,6 +673,20 @@ impl Store {
         self.inner.index.alarms()
     }
 
+    /// Blobs that were found damaged and not stored again since, with the digests that they had where
+    /// those were computed.
+    pub fn damaged(&self) -> Result<Vec<(Blake3, Option<Digests>)>, StoreError> {
+        let index = &self.inner.index;
+        let digests = |hash: Blake3| {
+            let found = index.find(&Key::digests(&hash))?;
+            Ok(match found.as_ref().map(|found| found.said()) {
+                Some(Said::Digests(facts)) => (hash, Some(facts.digests)),
+                _ => (hash, None),
+            })
+        };
+        index.damaged().into_iter().map(digests).collect()
+    }
+
     /// A named map of small values that may be lost at any time.
     pub fn view(&self, name: &str) -> View {
         View {

@@ -208,7 +208,10 @@ fn read_hashes(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Blake3>, For
     // At once, so that a count is not believed before its bytes are there.
     let bytes = reader.bytes(count * Blake3::SIZE, "hashes")?;
     let (hashes, _) = bytes.as_chunks::<{ Blake3::SIZE }>();
-    Ok(hashes.iter().map(|hash| Blake3::from_bytes(*hash)).collect())
+    Ok(hashes
+        .iter()
+        .map(|hash| Blake3::from_bytes(*hash))
+        .collect())
 }
 
 fn write_held(out: &mut Vec<u8>, held: &Held) {
@@ -241,7 +244,10 @@ fn read_held(reader: &mut Reader<'_>) -> Result<Held, FormatError> {
             }
             let bytes = usize::try_from(piece_count(size).div_ceil(8))
                 .expect("invariant: the size is bounded");
-            Held::Partial(size, PieceSet::decode(reader.bytes(bytes, "piece set")?, size)?)
+            Held::Partial(
+                size,
+                PieceSet::decode(reader.bytes(bytes, "piece set")?, size)?,
+            )
         }
         _ => return Err(reader.rule("what is held", "it is 0, 1 or 2")),
     })

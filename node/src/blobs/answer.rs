@@ -13,7 +13,11 @@ use super::wire::Writing;
 use crate::store::StoreError;
 
 impl Client {
-    pub(super) async fn answer_own(&self, send: &mut SendStream, request: &[u8]) -> Result<(), Cut> {
+    pub(super) async fn answer_own(
+        &self,
+        send: &mut SendStream,
+        request: &[u8],
+    ) -> Result<(), Cut> {
         let request =
             Request::decode(request).map_err(|_| Cut::Refused("it is malformed", ERR_LIMIT))?;
         let answer = match request {
@@ -59,8 +63,12 @@ impl Client {
             return Ok(Answer::Closure(Vec::new(), false));
         }
         let server = Arc::clone(&self.server);
-        let hashes = self.work(move || server.closures.of(&server.store, &refs)).await?;
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(hashes.len());
+        let hashes = self
+            .work(move || server.closures.of(&server.store, &refs))
+            .await?;
+        let skip = usize::try_from(skip)
+            .unwrap_or(usize::MAX)
+            .min(hashes.len());
         let rest = &hashes[skip..];
         let some = &rest[..rest.len().min(CLOSURE_HASHES_MAX)];
         Ok(Answer::Closure(some.to_vec(), some.len() < rest.len()))

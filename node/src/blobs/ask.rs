@@ -102,7 +102,10 @@ impl Inner {
         skip: u64,
     ) -> Result<(Vec<Blake3>, bool), TransferError> {
         let max = FRAME_BYTES + CLOSURE_HASHES_MAX * Blake3::SIZE;
-        match self.ask(peer, &Request::Closure { refs, skip }, max).await? {
+        match self
+            .ask(peer, &Request::Closure { refs, skip }, max)
+            .await?
+        {
             Answer::Closure(hashes, more) => Ok((hashes, more)),
             _ => Err(other()),
         }

@@ -58,7 +58,12 @@ impl Pyramid {
 
     /// What all fold up to, as the hash of a whole file or as that of a part of one.
     fn top(&self, whole_file: bool) -> ChainingValue {
-        match self.levels.len().checked_sub(2).and_then(|level| self.pair(level, 0)) {
+        match self
+            .levels
+            .len()
+            .checked_sub(2)
+            .and_then(|level| self.pair(level, 0))
+        {
             Some([left, right]) if whole_file => {
                 *hazmat::merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
             }
@@ -167,10 +172,17 @@ impl PieceEncoder<'_> {
             return self.encode(level - 1, left, ranges, parts);
         };
         parts.pair(&left_value, &right_value);
-        let chunk = |child: usize| ChunkNum(self.start + ((child as u64) << (level - 1 + usize::from(GROUP_LOG))));
+        let chunk = |child: usize| {
+            ChunkNum(self.start + ((child as u64) << (level - 1 + usize::from(GROUP_LOG))))
+        };
         let (of_left, of_right) = ranges.split(chunk(left + 1));
         self.encode(level - 1, left, self.canonical(of_left, chunk(left)), parts);
-        self.encode(level - 1, left + 1, self.canonical(of_right, chunk(left + 1)), parts);
+        self.encode(
+            level - 1,
+            left + 1,
+            self.canonical(of_right, chunk(left + 1)),
+            parts,
+        );
     }
 
     /// One open range from the subtree's start on, or from before, selects all of it.

@@ -41,12 +41,19 @@ pub(super) async fn bind(
         .alpns(vec![iroh_blobs::ALPN.to_vec(), transfer::ALPN.to_vec()])
         .clear_ip_transports();
     let any = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))];
-    for address in if addresses.is_empty() { &any } else { addresses } {
+    for address in if addresses.is_empty() {
+        &any
+    } else {
+        addresses
+    } {
         builder = builder
             .bind_addr(*address)
             .map_err(|error| failed(format!("{address}: {error}")))?;
     }
-    builder.bind().await.map_err(|error| failed(format!("{error:#}")))
+    builder
+        .bind()
+        .await
+        .map_err(|error| failed(format!("{error:#}")))
 }
 
 fn transport() -> QuicTransportConfig {

@@ -94,7 +94,9 @@ impl Inner {
             }
             reading.counts.add_taken(len);
             let parts = vec![Bytes::from(bytes)];
-            into.send(Piece { index, parts }).await.map_err(|_| gone())?;
+            into.send(Piece { index, parts })
+                .await
+                .map_err(|_| gone())?;
         }
         Ok(())
     }
@@ -130,7 +132,10 @@ impl Inner {
                         continue;
                     }
                 };
-                reading.fill(&mut pair).await.map_err(StreamError::of_transfer)?;
+                reading
+                    .fill(&mut pair)
+                    .await
+                    .map_err(StreamError::of_transfer)?;
                 let range = node.chunk_range();
                 let [from, middle, to] =
                     [range.start, node.mid(), range.end].map(|chunk| chunk.0 / PIECE_CHUNKS);
@@ -157,7 +162,11 @@ impl Inner {
         let mut stream = self.get_ranges(peer, hash, last).await?;
         let mut size = [0; 8];
         let mut reading = self.reading(&peer, &mut stream);
-        match reading.fill(&mut size).await.map_err(StreamError::of_transfer) {
+        match reading
+            .fill(&mut size)
+            .await
+            .map_err(StreamError::of_transfer)
+        {
             Ok(()) => {}
             Err(TransferError::Absent) => return Ok(Held::Absent),
             Err(error) => return Err(error),
@@ -165,7 +174,11 @@ impl Inner {
         // The proof is left unread: what is held is only ever a hint.
         let size = u64::from_le_bytes(size);
         let credible = size <= FETCH_BYTES_MAX;
-        Ok(if credible { Held::Whole(size) } else { Held::Absent })
+        Ok(if credible {
+            Held::Whole(size)
+        } else {
+            Held::Absent
+        })
     }
 
     /// See [`super::Blobs::blobs`].
@@ -203,7 +216,10 @@ impl Inner {
     ) -> Result<(), TransferError> {
         let all = std::iter::repeat_n(ChunkRanges::all(), hashes.len());
         let request = GetManyRequest::new(
-            hashes.iter().map(|hash| Hash::from_bytes(*hash.as_bytes())).collect(),
+            hashes
+                .iter()
+                .map(|hash| Hash::from_bytes(*hash.as_bytes()))
+                .collect(),
             ChunkRangesSeq::from_ranges(all),
         );
         let mut stream = self.request(peer, &Request::GetMany(request)).await?;
@@ -223,7 +239,10 @@ impl Inner {
         into: &mpsc::Sender<(Blake3, Bytes)>,
     ) -> Result<(), TransferError> {
         let mut size = [0; 8];
-        reading.fill(&mut size).await.map_err(StreamError::of_transfer)?;
+        reading
+            .fill(&mut size)
+            .await
+            .map_err(StreamError::of_transfer)?;
         let size = u64::from_le_bytes(size);
         if size > OBJECT_BYTES_MAX as u64 {
             let reason = format!("{hash} has {size} bytes, more than are read at once");
@@ -260,7 +279,10 @@ impl Inner {
 
 async fn read_size(reading: &mut Reading<'_>, expected: u64) -> Result<(), TransferError> {
     let mut size = [0; 8];
-    reading.fill(&mut size).await.map_err(StreamError::of_transfer)?;
+    reading
+        .fill(&mut size)
+        .await
+        .map_err(StreamError::of_transfer)?;
     let size = u64::from_le_bytes(size);
     if size != expected {
         let reason = format!("it has {expected} bytes, the peer says {size}");
@@ -287,7 +309,11 @@ impl<'a> Leaves<'a> {
     }
 
     /// Fills a buffer that ends with a leaf.
-    async fn read(&mut self, reading: &mut Reading<'_>, buffer: &mut [u8]) -> Result<(), TransferError> {
+    async fn read(
+        &mut self,
+        reading: &mut Reading<'_>,
+        buffer: &mut [u8],
+    ) -> Result<(), TransferError> {
         let mut filled = 0;
         loop {
             if filled == buffer.len() && filled > 0 {

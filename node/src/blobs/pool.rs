@@ -112,7 +112,9 @@ impl Pool {
             return Ok(Arc::clone(slot));
         }
         if slots.len() >= CONNECTIONS_MAX {
-            let unused = slots.iter().filter(|(_, slot)| Arc::strong_count(slot) == 1);
+            let unused = slots
+                .iter()
+                .filter(|(_, slot)| Arc::strong_count(slot) == 1);
             let Some(oldest) = unused.min_by_key(|(_, slot)| *slot.used.lock()) else {
                 let reason = format!("{CONNECTIONS_MAX} connections are in use");
                 return Err(TransferError::Unreachable(reason));
@@ -147,9 +149,9 @@ impl Pool {
         let addresses = self.addresses.get(&peer).filter(|known| !known.is_empty());
         let addresses =
             addresses.ok_or_else(|| unreachable("no address is known of it".to_owned()))?;
-        let address = addresses
-            .iter()
-            .fold(EndpointAddr::new(id), |to, address| to.with_ip_addr(*address));
+        let address = addresses.iter().fold(EndpointAddr::new(id), |to, address| {
+            to.with_ip_addr(*address)
+        });
         let dial = Box::pin(self.endpoint.connect(address, alpn));
         let connection = timeout(CONNECT_TIMEOUT, dial)
             .await

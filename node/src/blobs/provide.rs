@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bao_tree::iter::BaoChunk;
 use bao_tree::io::sync::truncate_ranges;
+use bao_tree::iter::BaoChunk;
 use bao_tree::{BaoTree, ChunkRanges, ChunkRangesRef};
 use bytes::Bytes;
 use cairn_protocol::hash::Blake3;
@@ -29,7 +29,11 @@ struct Ahead {
 }
 
 impl Client {
-    pub(super) async fn answer_iroh(&self, send: &mut SendStream, request: &[u8]) -> Result<(), Cut> {
+    pub(super) async fn answer_iroh(
+        &self,
+        send: &mut SendStream,
+        request: &[u8],
+    ) -> Result<(), Cut> {
         let counts = self.server.traffic.of(&self.peer);
         let mut writing = Writing {
             send,
@@ -48,7 +52,8 @@ impl Client {
         let mut children: Option<Bytes> = None;
         for (offset, ranges) in request.ranges.iter_non_empty_infinite() {
             let Some(child) = offset.checked_sub(1) else {
-                self.send_blob(writing, blake3(&request.hash), ranges).await?;
+                self.send_blob(writing, blake3(&request.hash), ranges)
+                    .await?;
                 continue;
             };
             let sequence = match &children {
@@ -56,17 +61,26 @@ impl Client {
                 None => children.insert(self.hash_sequence(blake3(&request.hash)).await?),
             };
             let (hashes, _) = sequence.as_chunks::<{ Blake3::SIZE }>();
-            let hash = usize::try_from(child).ok().and_then(|child| hashes.get(child));
+            let hash = usize::try_from(child)
+                .ok()
+                .and_then(|child| hashes.get(child));
             // The ranges of the last one go on for ever; the sequence does not.
             let Some(hash) = hash else { break };
-            self.send_blob(writing, Blake3::from_bytes(*hash), ranges).await?;
+            self.send_blob(writing, Blake3::from_bytes(*hash), ranges)
+                .await?;
         }
         Ok(())
     }
 
-    async fn get_many(&self, writing: &mut Writing<'_>, request: GetManyRequest) -> Result<(), Cut> {
+    async fn get_many(
+        &self,
+        writing: &mut Writing<'_>,
+        request: GetManyRequest,
+    ) -> Result<(), Cut> {
         for (offset, ranges) in request.ranges.iter_non_empty_infinite() {
-            let hash = usize::try_from(offset).ok().and_then(|at| request.hashes.get(at));
+            let hash = usize::try_from(offset)
+                .ok()
+                .and_then(|at| request.hashes.get(at));
             let Some(hash) = hash else { break };
             self.send_blob(writing, blake3(hash), ranges).await?;
         }
@@ -114,13 +128,20 @@ impl Client {
                     head.extend_from_slice(pair.as_flattened());
                     continue;
                 }
-                BaoChunk::Leaf { start_chunk, ranges, .. } => (start_chunk.0, ranges),
+                BaoChunk::Leaf {
+                    start_chunk,
+                    ranges,
+                    ..
+                } => (start_chunk.0, ranges),
             };
             let index = start >> PIECE.chunk_log();
             let here = held.as_ref().is_none_or(|held| held.contains(index));
             let next = if here {
                 let piece = self.piece(&pieces, hash, index, owned(ranges)).await?;
-                Some(Ahead { head: std::mem::take(&mut head), piece })
+                Some(Ahead {
+                    head: std::mem::take(&mut head),
+                    piece,
+                })
             } else {
                 None
             };

@@ -44,7 +44,13 @@ pub(super) fn everything() -> MayRead {
 }
 
 pub(super) fn open_store(dir: &Path) -> Store {
-    Store::open(Arc::new(RealFiles), dir, &StoreOptions::default(), &mut |_| {}).unwrap()
+    Store::open(
+        Arc::new(RealFiles),
+        dir,
+        &StoreOptions::default(),
+        &mut |_| {},
+    )
+    .unwrap()
 }
 
 impl Node {
@@ -74,7 +80,10 @@ impl Node {
         file.write_all(bytes).unwrap();
         file.rewind().unwrap();
         let size = bytes.len() as u64;
-        self.store.import(file, size, false, &mut |_| {}).unwrap().blake3
+        self.store
+            .import(file, size, false, &mut |_| {})
+            .unwrap()
+            .blake3
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -94,7 +103,9 @@ impl Node {
         pieces: std::ops::Range<u64>,
     ) -> (Vec<Piece>, Result<(), TransferError>) {
         let (into, mut from) = mpsc::channel(4);
-        let transfer = self.blobs.pieces(peer, hash, Arc::clone(list), pieces, into);
+        let transfer = self
+            .blobs
+            .pieces(peer, hash, Arc::clone(list), pieces, into);
         let taking = async {
             let mut all = Vec::new();
             while let Some(piece) = from.recv().await {

@@ -55,6 +55,23 @@ impl Batch {
         Ok(digests)
     }
 
+    /// The same, but only if its digests are as they should be; whether it was added.
+    pub(crate) fn put_if(
+        &mut self,
+        bytes: Bytes,
+        git: bool,
+        agrees: impl FnOnce(&Digests) -> bool,
+    ) -> Result<(Digests, bool), StoreError> {
+        let taken = intake::digest(&bytes, git)?;
+        let digests = taken.digests;
+        let added = agrees(&digests);
+        if added {
+            self.len_bytes += bytes.len() as u64;
+            self.items.push(Item::File { bytes, taken });
+        }
+        Ok((digests, added))
+    }
+
     /// Adds a record's envelope.
     pub fn record(&mut self, envelope: Vec<u8>) {
         self.len_bytes += envelope.len() as u64;

@@ -117,6 +117,22 @@ impl Partial {
         self.state.step()
     }
 
+    /// Whether a claim agrees with the bytes, all of which must be here; unlike by [`Self::finish`], they
+    /// stay where it does not.
+    pub(crate) fn check(&self, claim: &Claim) -> Result<(), FinishError> {
+        let _closed = self.state.gate.write();
+        if !matches!(self.state.phase(), Phase::Open) {
+            return Ok(());
+        }
+        if !self.state.held().is_full() {
+            return Err(FinishError::Incomplete);
+        }
+        let found = self.digests(claim)?;
+        claim
+            .disagrees(&found)
+            .map_or(Ok(()), |what| Err(FinishError::Disagrees(what)))
+    }
+
     /// Computes what digests are not computed yet, compares them, and turns the file into a stored blob;
     /// durable on return.
     ///

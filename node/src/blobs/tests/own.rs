@@ -16,7 +16,11 @@ async fn files_of_every_size_move_between_two_nodes() {
         assert_eq!(root, hash);
         let held = ours.blobs.look_up(theirs.key, vec![hash]).await.unwrap();
         assert_eq!(held, [Held::Whole(*size as u64)], "{size}");
-        let list = ours.blobs.list(theirs.key, hash, *size as u64).await.unwrap();
+        let list = ours
+            .blobs
+            .list(theirs.key, hash, *size as u64)
+            .await
+            .unwrap();
         assert_eq!(list, *expected, "{size}");
         let list = Arc::new(list);
         let count = piece_count(*size as u64);
@@ -25,7 +29,12 @@ async fn files_of_every_size_move_between_two_nodes() {
         assert!(came.iter().map(|piece| piece.index).eq(0..count), "{size}");
         assert!(joined(&came) == bytes, "{size}");
         // Any run of pieces by itself.
-        for (from, to) in [(count - 1, count), (count / 2, count), (0, count / 2), (1, 2)] {
+        for (from, to) in [
+            (count - 1, count),
+            (count / 2, count),
+            (0, count / 2),
+            (1, 2),
+        ] {
             let (came, ended) = ours.pieces(theirs.key, hash, &list, from..to).await;
             ended.unwrap_or_else(|error| panic!("{size} {from}..{to}: {error}"));
             let [from, to] = [from, to].map(|piece| ((piece as usize) << 20).min(*size));
