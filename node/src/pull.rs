@@ -13,15 +13,13 @@ use std::time::{Duration, Instant};
 
 use cairn_protocol::hash::Blake3;
 use cairn_protocol::name::NamespaceName;
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use self::export::{Export, ExportError, Item, Written};
 use self::globs::Globs;
 use crate::control::{self, Failure, Progress};
-use crate::fetch::{Arriving, FetchError, Wanted};
+use crate::fetch::{FetchError, Wanted};
 use crate::node::Node;
 use crate::repos::{Commit, EntryKind, FileEntry, Repo, RepoError};
 use crate::store::StoreError;
@@ -42,10 +40,6 @@ const CATCH_UP_QUIET: Duration = Duration::from_millis(500);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Entries of a commit that are listed in one step.
 const ENTRIES_STEP: usize = 10_000;
-/// Files that are fetched at once: small ones share their requests.
-const AT_ONCE_MAX: usize = 256;
-/// Time between two words about how far a pull is.
-const TELL_PAUSE: Duration = Duration::from_millis(100);
 /// Peers that an answer names.
 const PEERS_SHOWN_MAX: usize = 100;
 
@@ -92,7 +86,7 @@ pub(crate) fn pull(
     let plan = Plan::new(repo, commit, &globs)?;
     let before = traffic(node);
     let fetching = Instant::now();
-    let fetched = fetch(node, &plan, progress, stop)?;
+    let came = fetch(node, &plan, progress, stop)?;
     let seconds = fetching.elapsed().as_secs_f64();
     let peers = from_whom(node, &before);
     let written = match &mut export {
@@ -110,8 +104,9 @@ pub(crate) fn pull(
         "seq": seq,
         "files": plan.files.len(),
         "bytes": plan.bytes,
-        "fetched_files": fetched.0,
-        "fetched_bytes": fetched.1,
+        "fetched_files": came.files,
+        "fetched_bytes": came.bytes,
+        "network_bytes": came.network_bytes,
         "fetch_seconds": seconds,
         "seconds": begin.elapsed().as_secs_f64(),
         "peers": peers,
@@ -399,74 +394,51 @@ fn content_of(path: &str, file: &FileEntry) -> Result<Blake3, Failure> {
     })
 }
 
-/// Fetches what is not here; how many files and bytes that were.
+/// Fetches what is not here.
 fn fetch(
     node: &Node,
     plan: &Plan,
     progress: &mut dyn FnMut(Progress),
     stop: &CancellationToken,
-) -> Result<(usize, u64), Failure> {
+) -> Result<Came, Failure> {
     let wanted = plan.wanted(node)?;
-    let (files, bytes) = (wanted.len(), wanted.iter().map(|file| file.size).sum());
-    if wanted.is_empty() {
-        return Ok((0, 0));
+    let files = wanted.len();
+    if files == 0 {
+        return Ok(Came::default());
     }
     let network = node.inner.network.as_ref();
     let network = network.ok_or_else(|| not_fetched(&FetchError::Offline))?;
-    let arrive = all_of(node, wanted, bytes, progress, stop);
-    network.handle().block_on(arrive).map(|()| (files, bytes))
+    let name = plan.repo.full_name();
+    let mut tell = |done, total| {
+        let what = match node.peers().len() {
+            1 => format!("fetching {name}, 1 peer"),
+            peers => format!("fetching {name}, {peers} peers"),
+        };
+        progress(Progress { what, done, total });
+    };
+    // Whoever lets go of the files ends their downloads.
+    let fetching = async {
+        tokio::select! {
+            () = stop.cancelled() => Err(stopped()),
+            done = network.fetcher.fetch_all(wanted, &mut tell) => {
+                done.map_err(|error| not_fetched(&error))
+            }
+        }
+    };
+    let fetched = network.handle().block_on(Box::pin(fetching))?;
+    Ok(Came {
+        files,
+        bytes: fetched.bytes,
+        network_bytes: fetched.network_bytes,
+    })
 }
 
-/// Fetches files, several at once, and tells how far they are.
-async fn all_of(
-    node: &Node,
-    wanted: Vec<Wanted>,
+/// What a pull brought here.
+#[derive(Debug, Default)]
+struct Came {
+    files: usize,
     bytes: u64,
-    progress: &mut dyn FnMut(Progress),
-    stop: &CancellationToken,
-) -> Result<(), Failure> {
-    let mut rest = wanted.into_iter();
-    let mut running: Vec<(String, Arriving)> = Vec::new();
-    let mut ends = FuturesUnordered::new();
-    let mut done = 0;
-    let mut tick = tokio::time::interval(TELL_PAUSE);
-    loop {
-        while running.len() < AT_ONCE_MAX
-            && let Some(file) = rest.next()
-        {
-            let path = file.path.clone();
-            let arriving = node.fetch(file).map_err(|error| not_fetched(&error))?;
-            running.push((path.clone(), arriving.clone()));
-            ends.push(async move {
-                let end = arriving.finished().await;
-                (path, arriving.size(), end)
-            });
-        }
-        if running.is_empty() {
-            return Ok(());
-        }
-        tokio::select! {
-            () = stop.cancelled() => cancelled(stop)?,
-            Some((path, size, end)) = ends.next() => {
-                end.map_err(|error| not_fetched(&error))?;
-                running.retain(|(other, _)| *other != path);
-                done += size;
-            }
-            _ = tick.tick() => {
-                let here: u64 = running.iter().map(|(_, arriving)| arriving.progress().0).sum();
-                let what = match running.as_slice() {
-                    [(only, _)] => format!("fetching {only}"),
-                    [(first, _), ..] => format!("fetching {first} and {} more", running.len() - 1),
-                    [] => String::new(),
-                };
-                progress(Progress {
-                    what,
-                    done: (done + here).min(bytes),
-                    total: bytes,
-                });
-            }
-        }
-    }
+    network_bytes: u64,
 }
 
 fn not_fetched(error: &FetchError) -> Failure {
@@ -584,12 +556,16 @@ fn not_written(error: &ExportError) -> Failure {
 
 fn cancelled(stop: &CancellationToken) -> Result<(), Failure> {
     if stop.is_cancelled() {
-        return Err(failure(
-            "the pull was stopped".to_owned(),
-            Some("what was verified stays; pulling again goes on from there".to_owned()),
-        ));
+        return Err(stopped());
     }
     Ok(())
+}
+
+fn stopped() -> Failure {
+    failure(
+        "the pull was stopped".to_owned(),
+        Some("what was verified stays; pulling again goes on from there".to_owned()),
+    )
 }
 
 fn failure(error: String, hint: Option<String>) -> Failure {
