@@ -74,6 +74,8 @@ pub(crate) enum Verb {
         /// `[datasets/|spaces/]namespace/name`, or an alias
         repo: String,
     },
+    /// Fetch a repository from peers, and write it to a folder where one is named
+    Pull(Pull),
     /// Free the space of content that nothing pins or names
     Gc {
         /// Only say what would be freed
@@ -86,15 +88,17 @@ pub(crate) enum Verb {
         #[arg(long)]
         rebuild: bool,
     },
-    /// Show who and where the node is, and what it holds
+    /// Show who and where the node is, what it holds, and what it fetches
     Status,
+    /// Show the peers that the node is connected to
+    Peers,
     /// The node's keys
     #[command(subcommand)]
     Key(Key),
     /// The settings
     #[command(subcommand)]
     Config(Config),
-    /// Show what Cairn does: a node in a throw-away folder, with a small model to fetch
+    /// Show what Cairn does: two nodes in throw-away folders, and a small model that one fetches from the other
     Demo,
     /// Print completions for a shell
     Completions {
@@ -112,6 +116,49 @@ pub(crate) struct Up {
     /// The gateway's URL as its users see it, where that is another [env: `CAIRN_PUBLIC_URL`]
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
+    /// Where peers reach the node, such as /ip4/0.0.0.0/tcp/22477 [env: `CAIRN_LISTEN`, commas between]
+    /// [default: TCP and QUIC on port 22477 of every interface, or on free ports where that is taken]
+    #[arg(long, value_name = "MULTIADDR", num_args = 1.., action = clap::ArgAction::Append)]
+    pub(crate) listen: Vec<String>,
+    /// A peer to keep connected to, such as /ip4/192.0.2.7/tcp/22477 [env: `CAIRN_PEERS`, commas between]
+    #[arg(long = "peer", value_name = "MULTIADDR", num_args = 1.., action = clap::ArgAction::Append)]
+    pub(crate) peers: Vec<String>,
+    /// Neither look for peers on the local network nor be found there [env: `CAIRN_MDNS=false`]
+    #[arg(long)]
+    pub(crate) no_mdns: bool,
+    /// How much to keep of what was fetched and is not pinned, such as 200GB [env: `CAIRN_CACHE_SIZE`]
+    /// [default: as much as leaves 10 % of the disk free]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) cache_size: Option<String>,
+    /// Content sent to all peers together, at most, in bytes a second [env: `CAIRN_UPLOAD_RATE`]
+    /// [default: no limit]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) upload_rate: Option<String>,
+    /// Content taken from all peers together, at most, in bytes a second [env: `CAIRN_DOWNLOAD_RATE`]
+    /// [default: no limit]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) download_rate: Option<String>,
+}
+
+/// Arguments of `pull`.
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// `[datasets/|spaces/]namespace/name`, or an alias; `@` and a branch, tag or commit behind it
+    #[arg(value_name = "REPO[@REVISION]")]
+    pub(crate) repo: String,
+    /// Write the files into this folder, too
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+    /// Only files that match; `*` also stands for `/`, and `folder/` for all below it. May be repeated
+    #[arg(long, value_name = "GLOB", action = clap::ArgAction::Append)]
+    pub(crate) include: Vec<String>,
+    /// No files that match. May be repeated
+    #[arg(long, value_name = "GLOB", action = clap::ArgAction::Append)]
+    pub(crate) exclude: Vec<String>,
+    /// A peer to ask, such as /ip4/192.0.2.7/tcp/22477; beside those of the settings and those known.
+    /// May be repeated
+    #[arg(long = "peer", value_name = "MULTIADDR", action = clap::ArgAction::Append)]
+    pub(crate) peers: Vec<String>,
 }
 
 /// Arguments of `push`.

@@ -113,16 +113,22 @@ pub(crate) fn count(number: u64, one: &str) -> String {
 /// `(12 ms, 1.20 GiB/s)`: time that something took, and its rate where that means anything.
 pub(crate) fn speed(value: &Value, bytes: &str) -> String {
     let seconds = value["seconds"].as_f64().unwrap_or(0.0).max(0.0);
+    pace(value[bytes].as_u64().unwrap_or(0), seconds)
+}
+
+/// `12 ms`, or `1.2 s, 85 MiB/s` where a rate means anything.
+pub(crate) fn pace(bytes: u64, seconds: f64) -> String {
     let time = if seconds < 1.0 {
         format!("{:.0} ms", seconds * 1000.0)
     } else {
         format!("{seconds:.1} s")
     };
-    let amount = value[bytes].as_f64().unwrap_or(0.0);
-    if seconds < 0.001 || amount < 1_048_576.0 {
+    if seconds < 0.001 || bytes < 1 << 20 {
         return time;
     }
-    format!("{time}, {:.0} MiB/s", amount / seconds / 1_048_576.0)
+    #[allow(clippy::cast_precision_loss, reason = "it is shown with few digits")]
+    let rate = bytes as f64 / seconds / 1_048_576.0;
+    format!("{time}, {rate:.0} MiB/s")
 }
 
 /// `3 minutes ago`, for seconds since the Unix epoch.

@@ -36,6 +36,7 @@ impl Bar {
     pub(crate) fn new(request: &Request, json: bool) -> Self {
         let (unit, what) = match request {
             Request::Push { .. } => (Unit::Bytes, "publishing"),
+            Request::Pull { .. } => (Unit::Bytes, "looking for the repository"),
             Request::Verify { .. } => (Unit::Bytes, "verifying"),
             Request::Gc { .. } => (Unit::Items, "collecting"),
             Request::Doctor { .. } => (Unit::Items, "checking"),

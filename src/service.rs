@@ -27,20 +27,20 @@ const BLOCKING_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) struct Service {
     pub(crate) node: Node,
     pub(crate) gateway_url: String,
-    /// Bound before the first line is printed, so that a stop right after it is an orderly one.
-    signals: Signals,
     stop: CancellationToken,
     tasks: JoinSet<(&'static str, std::io::Result<()>)>,
 }
 
+/// The wish of the user, or of the machine, that this process ends.
 #[derive(Debug)]
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn bind() -> anyhow::Result<Self> {
+    /// Begins to listen: before the first line is printed, so that a stop right after it is an orderly one.
+    pub(crate) fn bind() -> Result<Self, Failure> {
         let bind = |kind| signal(kind).context("wait for signals");
         Ok(Self {
             interrupt: bind(SignalKind::interrupt())?,
@@ -48,7 +48,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => (),
             _ = self.terminate.recv() => (),
@@ -76,7 +76,6 @@ impl Service {
         public_url: Option<String>,
     ) -> Result<Self, Failure> {
         raise_open_files();
-        let signals = Signals::bind()?;
         let data = config.data.clone();
         let node = tokio::task::spawn_blocking(move || Node::spawn(config))
             .await
@@ -106,8 +105,10 @@ impl Service {
         tasks.spawn(async move { ("gateway", gateway.serve(listener, token).await) });
         let (token, handling) = (stop.clone(), node.clone());
         tasks.spawn(async move {
-            let handle = move |request, progress: &mut dyn FnMut(control::Progress)| {
-                control::execute(&handling, request, progress)
+            let handle = move |request,
+                               progress: &mut dyn FnMut(control::Progress),
+                               gone: &CancellationToken| {
+                control::execute_until(&handling, request, progress, gone)
             };
             control.serve(handle, token).await;
             ("control socket", Ok(()))
@@ -119,39 +120,57 @@ impl Service {
         Ok(Self {
             node,
             gateway_url,
-            signals,
             stop,
             tasks,
         })
     }
 
     /// Answers until SIGINT or SIGTERM, then lets requests end. A second signal ends at once.
-    pub(crate) async fn run(mut self) -> Result<(), Failure> {
-        let ended = tokio::select! {
-            () = self.signals.next() => None,
-            ended = self.tasks.join_next() => ended,
-        };
-        tracing::info!("stopping");
+    pub(crate) async fn run(self, signals: Signals) -> Result<(), Failure> {
+        run(vec![self], signals).await
+    }
+
+    /// Tells everything to end.
+    fn stop(&self) {
         self.stop.cancel();
-        let drain = async { while self.tasks.join_next().await.is_some() {} };
+    }
+
+    async fn drain(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Runs several nodes as [`Service::run`] does one: when one ends, all do.
+pub(crate) async fn run(mut services: Vec<Service>, mut signals: Signals) -> Result<(), Failure> {
+    let ended = {
+        let ends = services
+            .iter_mut()
+            .map(|service| Box::pin(service.tasks.join_next()));
         tokio::select! {
-            drained = tokio::time::timeout(DRAIN_TIMEOUT + END_TIMEOUT, drain) => {
-                if drained.is_err() {
-                    tracing::warn!("requests that did not end in time are cut off");
-                }
-            }
-            () = self.signals.next() => tracing::warn!("stopped at once"),
+            () = signals.next() => None,
+            (ended, ..) = futures::future::select_all(ends) => ended,
         }
-        match ended {
-            None => Ok(()),
-            Some(ended) => {
-                let (what, result) =
-                    ended.context("a part of the node failed by a fault of its own")?;
-                result.with_context(|| format!("the {what} failed"))?;
-                Err(Failure::new(format!(
-                    "the {what} ended although nobody stopped it"
-                )))
+    };
+    tracing::info!("stopping");
+    services.iter().for_each(Service::stop);
+    let drain = futures::future::join_all(services.iter_mut().map(Service::drain));
+    tokio::select! {
+        drained = tokio::time::timeout(DRAIN_TIMEOUT + END_TIMEOUT, drain) => {
+            if drained.is_err() {
+                tracing::warn!("requests that did not end in time are cut off");
             }
+        }
+        () = signals.next() => tracing::warn!("stopped at once"),
+    }
+    match ended {
+        None => Ok(()),
+        Some(ended) => {
+            let (what, result) =
+                ended.context("a part of the node failed by a fault of its own")?;
+            result.with_context(|| format!("the {what} failed"))?;
+            Err(Failure::new(format!(
+                "the {what} ended although nobody stopped it"
+            )))
         }
     }
 }

@@ -51,10 +51,16 @@ impl Session {
                     running: true,
                 });
             }
-            if !matches!(request, Request::Push { .. }) {
+            let pulls = matches!(request, Request::Pull { .. });
+            if !pulls && !matches!(request, Request::Push { .. }) {
                 self.expect_folder()?;
             }
-            match Node::spawn(self.settings.node()) {
+            let config = if pulls {
+                self.settings.networked()
+            } else {
+                self.settings.node()
+            };
+            match Node::spawn(config) {
                 Ok(node) => {
                     let value = control::execute(&node, request.clone(), &mut |progress| {
                         bar.show(&progress);
@@ -92,7 +98,7 @@ impl Session {
         }
         Err(
             Failure::new(format!("there is no node in {} yet", data.display())).hint(
-                "`cairn up` or `cairn push` makes one; `--data` or CAIRN_DATA names another folder",
+                "`cairn up`, `cairn push` or `cairn pull` makes one; `--data` or CAIRN_DATA names another folder",
             ),
         )
     }

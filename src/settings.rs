@@ -4,6 +4,7 @@
 //! every setting, and a test holds it to the defaults here.
 
 mod layer;
+mod quantity;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,6 +27,9 @@ const GATEWAY: &str = "127.0.0.1:22476";
 /// Least memory for the views' cache.
 const VIEW_CACHE_BYTES_MIN: u64 = 1 << 20;
 
+/// Least rate that a limit may set; below it no transfer would make progress in time.
+const RATE_MIN: u64 = 1 << 10;
+
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -42,6 +46,15 @@ pub(crate) enum LogFormat {
 pub(crate) struct Values {
     pub(crate) gateway: SocketAddr,
     pub(crate) public_url: Option<String>,
+    pub(crate) listen: Vec<String>,
+    pub(crate) peers: Vec<String>,
+    pub(crate) mdns: bool,
+    #[serde(default, deserialize_with = "quantity::optional")]
+    pub(crate) cache_size: Option<u64>,
+    #[serde(default, deserialize_with = "quantity::optional")]
+    pub(crate) upload_rate: Option<u64>,
+    #[serde(default, deserialize_with = "quantity::optional")]
+    pub(crate) download_rate: Option<u64>,
     pub(crate) namespace_alias: String,
     pub(crate) author_name: Option<String>,
     pub(crate) author_email: Option<String>,
@@ -53,9 +66,15 @@ pub(crate) struct Values {
 
 impl Values {
     /// Names of all settings.
-    pub(crate) const NAMES: [&'static str; 9] = [
+    pub(crate) const NAMES: [&'static str; 15] = [
         "gateway",
         "public_url",
+        "listen",
+        "peers",
+        "mdns",
+        "cache_size",
+        "upload_rate",
+        "download_rate",
         "namespace_alias",
         "author_name",
         "author_email",
@@ -72,6 +91,12 @@ impl Default for Values {
         Self {
             gateway: GATEWAY.parse().expect("invariant: a valid address"),
             public_url: None,
+            listen: Vec::new(),
+            peers: Vec::new(),
+            mdns: true,
+            cache_size: None,
+            upload_rate: None,
+            download_rate: None,
             namespace_alias: node.namespace_alias,
             author_name: node.author_name,
             author_email: node.author_email,
@@ -112,20 +137,7 @@ impl Settings {
                 layers.push(Layer::variable(name, &variable(name), &text)?);
             }
         }
-        let (gateway, public_url) = match &cli.verb {
-            Verb::Up(up) => (up.gateway.clone(), up.public_url.clone()),
-            _ => (None, None),
-        };
-        for (name, value) in [
-            ("gateway", gateway),
-            ("public_url", public_url),
-            ("log", cli.global.log.clone()),
-            ("log_format", cli.global.log_format.clone()),
-        ] {
-            if let Some(value) = value {
-                layers.push(Layer::flag(name, &value));
-            }
-        }
+        layers.extend(flags(cli));
         let figment = layers.into_iter().fold(Figment::new(), Figment::merge);
         let values: Values = figment
             .extract()
@@ -163,9 +175,24 @@ impl Settings {
         }
     }
 
-    /// What the node is told.
+    /// What a node is told that speaks to others.
+    pub(crate) fn networked(&self) -> cairn_node::Config {
+        cairn_node::Config {
+            network: Some(cairn_node::NetworkConfig {
+                listen: self.values.listen.clone(),
+                peers: self.values.peers.clone(),
+                mdns: self.values.mdns,
+                upload_rate: self.values.upload_rate,
+                download_rate: self.values.download_rate,
+            }),
+            ..self.node()
+        }
+    }
+
+    /// What a node is told that speaks to nobody.
     pub(crate) fn node(&self) -> cairn_node::Config {
         cairn_node::Config {
+            cache_bytes: self.values.cache_size,
             aliases: self.values.aliases.clone(),
             namespace_alias: self.values.namespace_alias.clone(),
             author_name: self.values.author_name.clone(),
@@ -219,11 +246,49 @@ impl Settings {
         {
             return Err(self.refuse("public_url", "it begins with http:// or https://"));
         }
+        for (name, addresses) in [("listen", &values.listen), ("peers", &values.peers)] {
+            for address in addresses {
+                if let Err(error) = cairn_node::config::check_address(address) {
+                    return Err(self.refuse(name, &format!("{address:?}: {error}")));
+                }
+            }
+        }
+        for (name, rate) in [
+            ("upload_rate", values.upload_rate),
+            ("download_rate", values.download_rate),
+        ] {
+            if rate.is_some_and(|rate| rate < RATE_MIN) {
+                return Err(self.refuse(name, "it is 1024 bytes a second or more"));
+            }
+        }
         if values.view_cache_bytes < VIEW_CACHE_BYTES_MIN {
             return Err(self.refuse("view_cache_bytes", "it is 1048576 (1 MiB) or more"));
         }
         Ok(())
     }
+}
+
+/// The flags that were given, each a layer.
+fn flags(cli: &Cli) -> Vec<Layer> {
+    let text = |name, value: &Option<String>| value.as_deref().map(|text| Layer::flag(name, text));
+    let mut layers = vec![
+        text("log", &cli.global.log),
+        text("log_format", &cli.global.log_format),
+    ];
+    if let Verb::Up(up) = &cli.verb {
+        layers.extend([
+            text("gateway", &up.gateway),
+            text("public_url", &up.public_url),
+            text("cache_size", &up.cache_size),
+            text("upload_rate", &up.upload_rate),
+            text("download_rate", &up.download_rate),
+            Layer::flags("--listen", "listen", &up.listen),
+            Layer::flags("--peer", "peers", &up.peers),
+            up.no_mdns
+                .then(|| Layer::switch("--no-mdns", "mdns", false)),
+        ]);
+    }
+    layers.into_iter().flatten().collect()
 }
 
 /// The variable that overrides a setting.

@@ -56,3 +56,38 @@ impl Config {
         }
     }
 }
+
+/// Says what is wrong with the text of a multiaddress that is to be listened on or dialled.
+///
+/// # Errors
+/// A sentence for people.
+pub fn check_address(text: &str) -> Result<(), String> {
+    use libp2p::multiaddr::Protocol;
+
+    let example = "such as /ip4/192.0.2.7/tcp/22477";
+    let address: libp2p::Multiaddr = text
+        .parse()
+        .map_err(|error| format!("it is no multiaddress ({example}): {error}"))?;
+    let mut parts = address.iter();
+    let host = parts.next();
+    let named = matches!(
+        host,
+        Some(
+            Protocol::Ip4(_)
+                | Protocol::Ip6(_)
+                | Protocol::Dns(_)
+                | Protocol::Dns4(_)
+                | Protocol::Dns6(_)
+        )
+    );
+    if !named {
+        return Err(format!("it begins with no host ({example})"));
+    }
+    match (parts.next(), parts.next()) {
+        (Some(Protocol::Tcp(_)), None | Some(Protocol::P2p(_)))
+        | (Some(Protocol::Udp(_)), Some(Protocol::QuicV1)) => Ok(()),
+        _ => Err(format!(
+            "it has neither tcp and a port nor udp, a port and quic-v1 behind the host ({example})"
+        )),
+    }
+}

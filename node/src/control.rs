@@ -2,16 +2,19 @@
 
 pub mod socket;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use cairn_protocol::name::{NamespaceName, RepoKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::journal::Entry as JournalEntry;
 use crate::node::{Inner, Node};
 use crate::publish::{PublishError, PushRequest};
+use crate::pull::{self, Order};
 use crate::repos::{Found, Repo, RepoError};
 use crate::store::StoreError;
 use crate::{audit, garbage};
@@ -53,7 +56,22 @@ pub enum Request {
         /// All where absent.
         repo: Option<String>,
     },
-    /// Keeps a repository's content whatever `gc` does.
+    /// Fetches a repository from peers.
+    Pull {
+        /// `namespace/name`, with a kind before it and `@` and a revision behind it where they are given.
+        repo: String,
+        /// Folder to write the files to, absolute.
+        to: Option<PathBuf>,
+        /// Patterns of the files to take; all where there are none.
+        include: Vec<String>,
+        /// Patterns of the files to leave out.
+        exclude: Vec<String>,
+        /// Multiaddresses of peers to ask beside those that the node knows.
+        peers: Vec<String>,
+    },
+    /// Shows the connected peers.
+    Peers,
+    /// Keeps a repository's content whatever `gc` and the cache's bound do.
     Pin {
         /// The repository.
         repo: String,
@@ -116,7 +134,7 @@ impl Failure {
     }
 }
 
-/// Does what is asked; the answer is what `--json` prints.
+/// Does what is asked, to its end; the answer is what `--json` prints.
 ///
 /// # Errors
 /// Whatever the request meets, already put into words.
@@ -125,9 +143,42 @@ pub fn execute(
     request: Request,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Value, Failure> {
+    execute_until(node, request, progress, &CancellationToken::new())
+}
+
+/// The same, where `stop` ends a pull early, whose next try goes on from there. Everything else is brought
+/// to its end all the same.
+///
+/// # Errors
+/// As [`execute`].
+pub fn execute_until(
+    node: &Node,
+    request: Request,
+    progress: &mut dyn FnMut(Progress),
+    stop: &CancellationToken,
+) -> Result<Value, Failure> {
     let inner = &node.inner;
     match request {
-        Request::Status => Ok(status(inner)),
+        Request::Status => Ok(status(node)),
+        Request::Peers => Ok(peers(node)),
+        Request::Pull {
+            repo,
+            to,
+            include,
+            exclude,
+            peers,
+        } => {
+            let order = Order {
+                repo,
+                to,
+                include,
+                exclude,
+                peers,
+            };
+            let mut pulled = pull::pull(node, &order, progress, stop)?;
+            pulled["url"] = url_of(inner, &pulled).into();
+            Ok(pulled)
+        }
         Request::Push {
             dir,
             repo,
@@ -180,7 +231,9 @@ fn json<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).expect("invariant: reports have string keys only")
 }
 
-fn status(node: &Inner) -> Value {
+fn status(all: &Node) -> Value {
+    let node = &all.inner;
+    let cache = node.cache.usage();
     let stats = node.store.stats();
     let url = node
         .gateway_url
@@ -195,7 +248,10 @@ fn status(node: &Inner) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "format": crate::folder::FORMAT,
         "peer_id": node.keys.peer_id,
-        "listen_addrs": node.network.as_ref().map_or_else(Vec::new, |network| network.swarm.listen_addrs()),
+        "listen_addrs": all.listen_addrs(),
+        "peers": all.peers().len(),
+        "transfers": all.transfers(),
+        "cache": cache.map_err(|error| tracing::warn!(%error, "the cache can't be looked at")).ok(),
         "gateway_url": url,
         "namespace": NamespaceName::Hash(node.namespace).to_string(),
         "namespace_alias": node.config.namespace_alias,
@@ -206,6 +262,48 @@ fn status(node: &Inner) -> Value {
         "uptime_s": url.as_ref().map(|_| node.started.elapsed().as_secs()),
         "pid": std::process::id(),
         "running": url.is_some(),
+    })
+}
+
+/// Who is connected, and what was exchanged with each.
+fn peers(node: &Node) -> Value {
+    let traffic = node
+        .inner
+        .network
+        .as_ref()
+        .map(|network| network.blobs.traffic());
+    let traffic: HashMap<String, (u64, u64)> = traffic
+        .into_iter()
+        .flatten()
+        .map(|(key, sent, taken)| (key.to_string(), (sent, taken)))
+        .collect();
+    let mut peers = node.peers();
+    peers.sort_by(|a, b| (b.connected_s, &a.peer_id).cmp(&(a.connected_s, &b.peer_id)));
+    let peers: Vec<Value> = peers
+        .iter()
+        .map(|peer| {
+            let (sent, taken) = traffic.get(&peer.key).copied().unwrap_or_default();
+            let mut value = json(peer);
+            value["sent_bytes"] = sent.into();
+            value["taken_bytes"] = taken.into();
+            value
+        })
+        .collect();
+    json!({ "peers": peers })
+}
+
+/// Where the gateway shows a repository; none where there is no gateway.
+fn url_of(node: &Inner, answer: &Value) -> Option<String> {
+    let url = node
+        .gateway_url
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()?;
+    let repo = answer["repo"].as_str()?;
+    let kind: RepoKind = serde_json::from_value(answer["kind"].clone()).ok()?;
+    Some(match kind {
+        RepoKind::Model => format!("{url}/{repo}"),
+        kind => format!("{url}/{}/{repo}", kind.plural()),
     })
 }
 
@@ -227,19 +325,8 @@ fn push(
         };
         Failure::new(&error, hint)
     })?;
-    let url = node
-        .inner
-        .gateway_url
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
     let mut value = json(&pushed);
-    value["url"] = url
-        .map(|url| match pushed.kind {
-            RepoKind::Model => format!("{url}/{}", pushed.repo),
-            kind => format!("{url}/{}/{}", kind.plural(), pushed.repo),
-        })
-        .into();
+    value["url"] = url_of(&node.inner, &value).into();
     Ok(value)
 }
 
@@ -303,7 +390,7 @@ fn info(repo: &Repo) -> Result<Value, RepoError> {
 
 /// Finds a repository by `[models/|datasets/|spaces/][namespace/]name`; a bare name is looked for in this
 /// node's own namespace too, and in every kind.
-fn find(node: &Node, text: &str) -> Result<Repo, Failure> {
+pub(crate) fn find(node: &Node, text: &str) -> Result<Repo, Failure> {
     let prefixed = text.split_once('/').and_then(|(first, rest)| {
         RepoKind::ALL
             .into_iter()

@@ -16,15 +16,18 @@ pub mod store;
 mod access;
 mod audit;
 mod blobs;
+mod cache;
 mod folder;
 mod follow;
 mod garbage;
 mod keys;
 mod network;
 mod node;
+mod pull;
 mod swarm;
 
 pub use audit::{AuditReport, Damage};
+pub use cache::CacheUse;
 pub use config::{Config, NetworkConfig};
 pub use node::{Node, SpawnError};
 pub use swarm::{PeerInfo, SwarmError};

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::blobs::{Blobs, BlobsConfig};
+use crate::cache::Cache;
 use crate::config::NetworkConfig;
 use crate::fetch::Fetcher;
 use crate::follow::{Follower, Parts};
@@ -42,6 +43,7 @@ impl Network {
         store: &Store,
         repos: &Repos,
         access: &Access,
+        cache: &Cache,
     ) -> Result<Self, SwarmError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -84,6 +86,7 @@ impl Network {
             let follower = Follower::spawn(parts, heard, stop.clone());
             Ok::<_, SwarmError>((swarm, blobs, fetcher, follower))
         })?;
+        runtime.spawn(cache.clone().watch(stop.clone()));
         Ok(Self {
             swarm,
             blobs,
@@ -92,6 +95,16 @@ impl Network {
             stop,
             runtime: Some(runtime),
         })
+    }
+}
+
+impl Network {
+    /// The runtime that everything here runs on.
+    pub(crate) fn handle(&self) -> &tokio::runtime::Handle {
+        let runtime = self.runtime.as_ref();
+        runtime
+            .expect("invariant: taken only when this is dropped")
+            .handle()
     }
 }
 

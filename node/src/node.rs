@@ -12,6 +12,7 @@ use cairn_protocol::name::NamespaceName;
 use cairn_protocol::record::{self, Body, Header, Link, Record, Role};
 
 use crate::access::Access;
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::control::Progress;
 use crate::fetch::{Arriving, FetchError, Fetched, Transfer, Wanted};
@@ -90,6 +91,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) journal: Journal,
     pub(crate) repos: Repos,
+    pub(crate) cache: Cache,
     pub(crate) access: Access,
     pub(crate) namespace: NamespaceId,
     /// Held by whoever moves a head.
@@ -162,6 +164,12 @@ impl Node {
             repos.mark_wrong(repository, claim);
         }
         repos.loaded(namespace, local.pinned);
+        let cache = Cache::new(
+            store.clone(),
+            repos.clone(),
+            folder.path().to_owned(),
+            config.cache_bytes,
+        );
         let access = Access::default();
         let network = match &config.network {
             None => None,
@@ -172,6 +180,7 @@ impl Node {
                 &store,
                 &repos,
                 &access,
+                &cache,
             )?),
         };
         let inner = Inner {
@@ -181,6 +190,7 @@ impl Node {
             store,
             journal,
             repos,
+            cache,
             access,
             namespace,
             publishing: Mutex::new(()),

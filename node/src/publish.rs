@@ -156,6 +156,7 @@ pub(crate) fn push(
     let message = message(request)?;
     // Held to the end, so that no sweep takes contents that no head names yet.
     let _lease = node.store.lease();
+    let _whole = node.cache.pushing();
     let files = walk::walk(&request.dir)?;
     walk::settled(&files);
     if files.is_empty() {

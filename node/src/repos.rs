@@ -224,6 +224,18 @@ impl Repos {
         self.bump();
     }
 
+    /// Whether a repository's content is kept: it is this node's own, or pinned.
+    pub(crate) fn is_kept(&self, repository: &RepositoryId) -> bool {
+        self.is_own(repository) || self.read().pinned.contains(repository)
+    }
+
+    /// Whether a namespace is this node's own, by its hash or its local name.
+    pub(crate) fn is_own_namespace(&self, namespace: &NamespaceName) -> bool {
+        let state = self.read();
+        let found = state.namespace(&self.inner.namespace_alias, namespace);
+        found.is_some() && found == state.own_namespace
+    }
+
     /// Whether a wrong claim is new, and there is room to remember it.
     pub(crate) fn is_new_wrong_claim(&self, repository: &RepositoryId, claim: &WrongClaim) -> bool {
         let reader = &self.inner.reader;

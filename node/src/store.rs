@@ -122,6 +122,16 @@ pub enum StoreError {
         /// The file that could not grow.
         path: PathBuf,
     },
+    /// Content that was fetched on demand has a bound, and this does not fit into it.
+    #[error(
+        "no room in the cache for {size} bytes: its bound is {bound} bytes, and nothing more can be evicted"
+    )]
+    CacheFull {
+        /// Bytes of the file.
+        size: u64,
+        /// Bytes that cached content may have now.
+        bound: u64,
+    },
     /// Stored bytes that no longer match their hash; never served again.
     #[error("stored content {hash} is damaged ({path}): it no longer matches its hash")]
     Damaged {
@@ -195,6 +205,10 @@ impl StoreError {
                 source: io(source),
             },
             Self::Full { path } => Self::Full { path: path.clone() },
+            Self::CacheFull { size, bound } => Self::CacheFull {
+                size: *size,
+                bound: *bound,
+            },
             Self::Damaged { hash, path } => Self::Damaged {
                 hash: *hash,
                 path: path.clone(),
@@ -572,6 +586,11 @@ impl Store {
     /// Bytes of all stored flat files.
     pub fn flat_bytes(&self) -> u64 {
         self.inner.index.flat_bytes()
+    }
+
+    /// Takes note that a file is wanted: it is the most recently used one now.
+    pub(crate) fn wanted(&self, hash: &Blake3) {
+        self.inner.uses.note(hash);
     }
 
     /// When a flat file was last asked for: larger is later, 0 is never, or forgotten.

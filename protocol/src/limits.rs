@@ -124,10 +124,3 @@ pub const LOOKUP_RECORDS_MAX: usize = 100_000;
 pub const LOOKUP_BYTES_MAX: usize = 64 << 20;
 /// Provider records that a node keeps for others; further ones are refused.
 pub const LOOKUP_PROVIDERS_MAX: usize = 100_000;
-/// Bytes of the piece sets in one answer to a look-up; files whose set would not fit are said to be absent.
-pub const LOOKUP_SETS_BYTES_MAX: usize = 1 << 20;
-/// Bytes of the ranges of one iroh-blobs request; a request with more is refused, since reading them takes
-/// time in proportion to their square.
-pub const RANGES_BYTES_MAX: usize = 8 << 10;
-/// Bytes of a hash sequence whose children are served in the same request; of a larger one only itself is.
-pub const HASH_SEQUENCE_BYTES_MAX: u64 = 1 << 20;

@@ -75,6 +75,12 @@ impl Layer {
                 }
                 Value::from(aliases)
             }
+            "listen" | "peers" => list(text.split(',')),
+            "mdns" => match text {
+                "true" | "1" | "yes" => Value::from(true),
+                "false" | "0" | "no" => Value::from(false),
+                _ => return Err(refuse("it is true or false")),
+            },
             _ => Value::from(text),
         };
         Ok(Self::one(format!("environment {variable}"), name, value))
@@ -85,12 +91,31 @@ impl Layer {
         Self::one(origin, name, Value::from(text))
     }
 
+    /// A flag that may be given several times; `None` where it was not.
+    pub(super) fn flags(flag: &str, name: &str, texts: &[String]) -> Option<Self> {
+        let texts = texts.iter().flat_map(|text| text.split(','));
+        let value = list(texts);
+        let given = value.as_array().is_some_and(|items| !items.is_empty());
+        given.then(|| Self::one(flag.to_owned(), name, value))
+    }
+
+    /// A flag that says yes or no by being there.
+    pub(super) fn switch(flag: &str, name: &str, value: bool) -> Self {
+        Self::one(flag.to_owned(), name, Value::from(value))
+    }
+
     fn one(origin: String, name: &str, value: Value) -> Self {
         Self {
             origin,
             values: Dict::from([(name.to_owned(), value)]),
         }
     }
+}
+
+/// A list of texts; empty ones are left out.
+fn list<'a>(texts: impl Iterator<Item = &'a str>) -> Value {
+    let texts = texts.map(str::trim).filter(|text| !text.is_empty());
+    Value::from(texts.map(Value::from).collect::<Vec<_>>())
 }
 
 impl Provider for Layer {

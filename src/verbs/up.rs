@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::output;
-use crate::service::{self, Service};
+use crate::service::{self, Service, Signals};
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session) -> Result<ExitCode, Failure> {
@@ -18,7 +18,8 @@ async fn serve(session: &Session) -> Result<(), Failure> {
     let settings = &session.settings;
     let public_url = settings.values.public_url.clone();
     let gateway = settings.values.gateway;
-    let service = Service::start(settings.node(), gateway, public_url.clone()).await?;
+    let signals = Signals::bind()?;
+    let service = Service::start(settings.networked(), gateway, public_url.clone()).await?;
     let value = json!({
         "gateway_url": service.gateway_url,
         "public_url": public_url,
@@ -29,7 +30,7 @@ async fn serve(session: &Session) -> Result<(), Failure> {
         "listen_addrs": service.node.listen_addrs(),
     });
     output::print(&value, session.json, render)?;
-    service.run().await
+    service.run(signals).await
 }
 
 /// The first line has one space, so that scripts can take the URL from it.
@@ -46,6 +47,12 @@ fn render(value: &Value) -> String {
         text("namespace_alias")
     ));
     lines.push(format!("peer    {}", text("peer_id")));
+    lines.extend(
+        output::items(value, "listen_addrs")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|address| format!("listens {address}")),
+    );
     lines.join("\n") + "\n"
 }
 
@@ -57,14 +64,16 @@ mod tests {
     fn the_gateway_comes_first() {
         let text = render(&json!({
             "gateway_url": "http://127.0.0.1:1", "public_url": null, "data": "/d",
-            "namespace": "kabc", "namespace_alias": "local", "peer_id": "12D3", "listen_addrs": [],
+            "namespace": "kabc", "namespace_alias": "local", "peer_id": "12D3",
+            "listen_addrs": ["/ip4/10.0.0.1/tcp/1/p2p/12D3"],
         }));
         assert_eq!(
             text,
             "gateway http://127.0.0.1:1\n\
              data    /d\n\
              names   kabc/… (here also local/…)\n\
-             peer    12D3\n"
+             peer    12D3\n\
+             listens /ip4/10.0.0.1/tcp/1/p2p/12D3\n"
         );
     }
 }

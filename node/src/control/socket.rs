@@ -3,7 +3,8 @@
 //! A Unix socket in the data folder, readable and writable by its owner alone. A connection carries one
 //! [`Request`] as a line of JSON; the answers are lines of JSON, `{"progress":{…}}` any number of times
 //! and then once `{"ok":value}` or `{"error":{…}}`. A request that was begun is brought to its end whether
-//! its client waits or not: a push never stops half-way because a terminal was closed.
+//! its client waits or not: a push never stops half-way because a terminal was closed. Whoever handles it
+//! is told when nobody waits any more, and may end what can be taken up again, such as a pull.
 //!
 //! Not here: what a request does ([`super::execute`]), and the folder's lock, which whoever binds holds.
 
@@ -77,6 +78,23 @@ pub enum SocketError {
     /// The node did what it was asked, and failed at it.
     #[error("{}", .0.error)]
     Failed(Failure),
+}
+
+/// What answers requests.
+pub trait Handler:
+    Fn(Request, &mut dyn FnMut(Progress), &CancellationToken) -> Result<Value, Failure>
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<H> Handler for H where
+    H: Fn(Request, &mut dyn FnMut(Progress), &CancellationToken) -> Result<Value, Failure>
+        + Send
+        + Sync
+        + 'static
+{
 }
 
 /// One line from the node.
@@ -156,10 +174,11 @@ impl Server {
     }
 
     /// Answers requests with `handler`, on threads that may block, until `stop`; then takes no more of
-    /// them, waits for those that were begun, and removes the socket.
+    /// them, waits for those that were begun, and removes the socket. The handler's token is cancelled at
+    /// `stop`, and when the client of that request is gone.
     pub async fn serve<H>(self, handler: H, stop: CancellationToken)
     where
-        H: Fn(Request, &mut dyn FnMut(Progress)) -> Result<Value, Failure> + Send + Sync + 'static,
+        H: Handler,
     {
         let handler = Arc::new(handler);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -214,7 +233,7 @@ fn bind_private(data: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 /// One connection: a request in, its progress and its answer out.
 async fn converse<H>(stream: tokio::net::UnixStream, handler: Arc<H>, stop: CancellationToken)
 where
-    H: Fn(Request, &mut dyn FnMut(Progress)) -> Result<Value, Failure> + Send + Sync + 'static,
+    H: Handler,
 {
     let (read, mut write) = stream.into_split();
     let mut reader = tokio::io::BufReader::new(read.take(REQUEST_BYTES_MAX));
@@ -227,7 +246,21 @@ where
         return;
     }
     let answer = match parse(&line) {
-        Ok(request) => run(request, handler, &mut write).await,
+        Ok(request) => {
+            let gone = stop.child_token();
+            // Its end of the connection is closed only when it is no longer there.
+            let watch = async {
+                reader.get_mut().set_limit(u64::MAX);
+                let mut rest = [0; 64];
+                while matches!(reader.read(&mut rest).await, Ok(bytes) if bytes > 0) {}
+                gone.cancel();
+                std::future::pending().await
+            };
+            tokio::select! {
+                answer = run(request, handler, &mut write, gone.clone()) => answer,
+                answer = watch => answer,
+            }
+        }
         Err(failure) => Answer::Error(failure),
     };
     send(&mut write, &answer.line()).await;
@@ -259,14 +292,15 @@ async fn run<H>(
     request: Request,
     handler: Arc<H>,
     write: &mut tokio::net::unix::OwnedWriteHalf,
+    gone: CancellationToken,
 ) -> Answer
 where
-    H: Fn(Request, &mut dyn FnMut(Progress)) -> Result<Value, Failure> + Send + Sync + 'static,
+    H: Handler,
 {
     let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(PROGRESS_WAITING_MAX);
     let work = tokio::task::spawn_blocking(move || {
         let mut last: Option<(Instant, String)> = None;
-        handler(request, &mut |progress| {
+        let mut tell = |progress: Progress| {
             let recent = last.as_ref().is_some_and(|(when, what)| {
                 *what == progress.what && when.elapsed() < PROGRESS_INTERVAL
             });
@@ -276,7 +310,8 @@ where
             last = Some((Instant::now(), progress.what.clone()));
             // A client that is slow or gone misses progress, nothing else.
             drop(sender.try_send(Answer::Progress(progress).line()));
-        })
+        };
+        handler(request, &mut tell, &gone)
     });
     let mut listening = true;
     while let Some(line) = receiver.recv().await {
@@ -385,8 +420,11 @@ mod tests {
 
     use super::*;
 
-    type Handler =
-        Box<dyn Fn(Request, &mut dyn FnMut(Progress)) -> Result<Value, Failure> + Send + Sync>;
+    type Handling = Box<
+        dyn Fn(Request, &mut dyn FnMut(Progress), &CancellationToken) -> Result<Value, Failure>
+            + Send
+            + Sync,
+    >;
 
     /// Serves a folder until dropped.
     struct Served {
@@ -396,7 +434,7 @@ mod tests {
     }
 
     impl Served {
-        fn start(data: &Path, handler: Handler) -> Self {
+        fn start(data: &Path, handler: Handling) -> Self {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .enable_all()
@@ -443,7 +481,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let served = Served::start(
             data.path(),
-            Box::new(|request, progress| {
+            Box::new(|request, progress, _| {
                 progress(Progress {
                     what: "hashing a".into(),
                     done: 1,
@@ -507,7 +545,7 @@ mod tests {
     #[test]
     fn odd_requests_are_answered_and_never_reach_the_handler() {
         let data = tempfile::tempdir().unwrap();
-        let served = Served::start(data.path(), Box::new(|_, _| panic!("reached")));
+        let served = Served::start(data.path(), Box::new(|_, _, _| panic!("reached")));
         for (bytes, expected) in [
             (b"{\"verb\":\"fly\"}\n".to_vec(), "does not understand"),
             (
@@ -541,7 +579,7 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(data.path().join(SOCKET_NAME)).unwrap());
         assert!(data.path().join(SOCKET_NAME).exists());
         assert!(Client::connect(data.path()).unwrap().is_none());
-        let served = Served::start(data.path(), Box::new(|_, _| Ok(json!(1))));
+        let served = Served::start(data.path(), Box::new(|_, _, _| Ok(json!(1))));
         assert_eq!(ask(data.path(), &Request::Status).unwrap(), json!(1));
         served.finish();
     }
@@ -552,7 +590,7 @@ mod tests {
         let data = root.path().join("d".repeat(120)).join("e".repeat(120));
         std::fs::create_dir_all(&data).unwrap();
         assert!(Client::connect(&data).unwrap().is_none());
-        let served = Served::start(&data, Box::new(|_, _| Ok(json!("far"))));
+        let served = Served::start(&data, Box::new(|_, _, _| Ok(json!("far"))));
         assert_eq!(ask(&data, &Request::Status).unwrap(), json!("far"));
         served.finish();
         assert!(!data.join(SOCKET_NAME).exists());
@@ -566,7 +604,7 @@ mod tests {
         let (inner_gate, inner_done) = (Arc::clone(&gate), Arc::clone(&done));
         let served = Served::start(
             data.path(),
-            Box::new(move |_, progress| {
+            Box::new(move |_, progress, _| {
                 inner_gate.wait();
                 inner_gate.wait();
                 for n in 0..1_000 {
@@ -589,6 +627,40 @@ mod tests {
         gate.wait();
         served.finish();
         assert!(done.load(std::sync::atomic::Ordering::SeqCst));
+    }
+
+    #[test]
+    fn a_request_is_told_when_its_client_went_or_the_node_stops() {
+        let data = tempfile::tempdir().unwrap();
+        let (begun, told) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let (inner_begun, inner_told) = (Arc::clone(&begun), Arc::clone(&told));
+        let served = Served::start(
+            data.path(),
+            Box::new(move |_, _, gone| {
+                assert!(!gone.is_cancelled());
+                inner_begun.wait();
+                let begin = Instant::now();
+                while !gone.is_cancelled() {
+                    assert!(begin.elapsed() < Duration::from_secs(10), "never told");
+                    std::thread::yield_now();
+                }
+                inner_told.wait();
+                Ok(Value::Null)
+            }),
+        );
+        let connect = || {
+            let mut stream = UnixStream::connect(data.path().join(SOCKET_NAME)).unwrap();
+            stream.write_all(b"{\"verb\":\"keys\"}\n").unwrap();
+            begun.wait();
+            stream
+        };
+        drop(connect());
+        told.wait();
+        let waiting = connect();
+        served.stop.cancel();
+        told.wait();
+        served.finish();
+        drop(waiting);
     }
 
     #[test]

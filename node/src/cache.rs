@@ -1,0 +1,420 @@
+//! The cache's bound: what was fetched on demand is kept while there is room for it.
+//!
+//! A stored file is *cached* when a commit of a foreign repository that is not pinned names it as content
+//! and nothing else needs it: no own or pinned repository, and no repository's metadata. Only such files
+//! are evicted, the least recently used first, and never one that has a [`Room`] (it is on its way). What
+//! is being read stays readable to who has it open.
+//!
+//! While a push is under way nothing is evicted: its contents may be those of a cached file, and no head
+//! names them yet. The bound may then be exceeded, as far as the disk has room, until the push has ended.
+
+mod reach;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_protocol::hash::{Blake3, RepositoryId};
+use cairn_protocol::limits::FLAT_BYTES_MIN;
+use cairn_protocol::name::RepoKind;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use tokio_util::sync::CancellationToken;
+
+use self::reach::Reaches;
+use crate::repos::{Repo, RepoError, Repos};
+use crate::store::{Store, StoreError};
+
+/// Part of the disk that stays free where no bound was set.
+const FREE_PART: u64 = 10;
+/// Bytes of the disk that a cache with a bound of its own leaves free: the store needs them for records.
+const RESERVE_BYTES: u64 = 64 << 20;
+/// Time between two looks at the bound.
+const LOOK_PAUSE: Duration = Duration::from_mins(1);
+
+/// How much is cached, as it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct CacheUse {
+    /// Files that were fetched and could be evicted.
+    pub files: u64,
+    /// Their bytes on the disk.
+    pub bytes: u64,
+    /// Bytes that they may have; what other programs leave free on the disk is in it where no size was set.
+    pub bound: u64,
+}
+
+/// The bound's keeper; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Cache {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    repos: Repos,
+    disk: Disk,
+    bytes: Option<u64>,
+    /// Files on their way; never held while anything waits.
+    rooms: Mutex<HashMap<Blake3, Coming>>,
+    /// What repositories reach, as far as it is remembered. Held by whoever evicts: one at a time.
+    reaches: Mutex<Reaches>,
+    /// What [`Cache::usage`] found last, and how things stood then: finding out reads the whole log.
+    told: Mutex<Option<Told>>,
+    /// Held for reading by a push, for writing while files are evicted.
+    pushing: RwLock<()>,
+}
+
+/// Generation, bytes of flat and of partial files; then files and bytes that are cached.
+type Told = ((u64, u64, u64), (u64, u64));
+
+#[derive(Debug, Clone, Copy)]
+struct Coming {
+    size: u64,
+    holders: usize,
+    /// Whether it is going to be cached content.
+    cached: bool,
+}
+
+/// Where the size of the disk and its free bytes are asked.
+#[derive(Debug)]
+struct Disk {
+    path: PathBuf,
+    #[cfg(test)]
+    told: Mutex<Option<(u64, u64)>>,
+}
+
+impl Disk {
+    /// Bytes of the disk, and those that are free.
+    fn size_and_free(&self) -> Result<(u64, u64), StoreError> {
+        #[cfg(test)]
+        if let Some(told) = *self.told.lock() {
+            return Ok(told);
+        }
+        let stat = rustix::fs::statvfs(&self.path).map_err(|error| StoreError::Io {
+            operation: "ask for free space at",
+            path: self.path.clone(),
+            source: error.into(),
+        })?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
+    }
+}
+
+/// Room for one file on its way; it is given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    cache: Arc<Inner>,
+    hash: Option<Blake3>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let Some(hash) = self.hash else { return };
+        let mut rooms = self.cache.rooms.lock();
+        if let Some(coming) = rooms.get_mut(&hash) {
+            coming.holders -= 1;
+            if coming.holders == 0 {
+                rooms.remove(&hash);
+            }
+        }
+    }
+}
+
+/// A cached file.
+#[derive(Debug)]
+struct Cached {
+    hash: Blake3,
+    bytes: u64,
+    /// When it was last read or written.
+    used: u64,
+}
+
+/// What stands where, at one moment.
+#[derive(Debug)]
+struct Picture {
+    cached: Vec<Cached>,
+    used: u64,
+    bound: u64,
+}
+
+impl Cache {
+    pub(crate) fn new(store: Store, repos: Repos, data: PathBuf, bytes: Option<u64>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                repos,
+                disk: Disk {
+                    path: data,
+                    #[cfg(test)]
+                    told: Mutex::new(None),
+                },
+                bytes,
+                rooms: Mutex::default(),
+                reaches: Mutex::default(),
+                told: Mutex::default(),
+                pushing: RwLock::default(),
+            }),
+        }
+    }
+
+    /// Keeps eviction away while it is held: for a push, whose contents no head names yet.
+    pub(crate) fn pushing(&self) -> RwLockReadGuard<'_, ()> {
+        // Recursive, so that a waiting eviction holds up no second push: it never waits anyway.
+        self.inner.pushing.read_recursive()
+    }
+
+    /// Makes room for a file that `repository` claims, by evicting others where it must; the file is not
+    /// evicted while the room is held. Blocking.
+    ///
+    /// [`StoreError::CacheFull`] where the file does not fit, whatever is evicted.
+    pub(crate) fn make_room(
+        &self,
+        repository: &RepositoryId,
+        hash: &Blake3,
+        size: u64,
+    ) -> Result<Room, StoreError> {
+        let inner = &self.inner;
+        if size < FLAT_BYTES_MIN {
+            // It goes into the log, which is not evicted from.
+            return Ok(Room {
+                cache: Arc::clone(inner),
+                hash: None,
+            });
+        }
+        let cached = !self.is_kept(repository);
+        // Taken first, so that two files never count on the same room.
+        let room = self.announce(*hash, size, cached);
+        // Fetched for somebody: until it is read for the first time that counts as its last use.
+        inner.store.wanted(hash);
+        if cached && !self.fits_surely()? {
+            self.evict(Some(size))?;
+        }
+        Ok(room)
+    }
+
+    /// Evicts what exceeds the bound, as far as it can. Blocking.
+    pub(crate) fn enforce(&self) {
+        let done = match self.fits_surely() {
+            Ok(true) => return,
+            Ok(false) => self.evict(None),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "the cache's bound was not looked at");
+        }
+    }
+
+    /// Looks at the bound from time to time until `stop`.
+    pub(crate) async fn watch(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_PAUSE) => {}
+            }
+            let cache = self.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || cache.enforce()).await {
+                tracing::error!(%error, "the look at the cache's bound failed");
+            }
+        }
+    }
+
+    /// How much is cached. Blocking.
+    pub(crate) fn usage(&self) -> Result<CacheUse, RepoError> {
+        let inner = &self.inner;
+        let partials = inner.store.partials();
+        let state = (
+            inner.repos.generation(),
+            inner.store.flat_bytes(),
+            partials.iter().map(|(_, _, bytes)| bytes).sum(),
+        );
+        if let Some((then, (files, used))) = *inner.told.lock()
+            && then == state
+        {
+            let bound = self.bound(used)?;
+            return Ok(CacheUse {
+                files,
+                bytes: used,
+                bound,
+            });
+        }
+        let picture = self.picture(&mut inner.reaches.lock())?;
+        let files = picture.cached.len() as u64;
+        *inner.told.lock() = Some((state, (files, picture.used)));
+        Ok(CacheUse {
+            files,
+            bytes: picture.used,
+            bound: picture.bound,
+        })
+    }
+
+    /// Bytes that cached files may have, where they have `used` now.
+    fn bound(&self, used: u64) -> Result<u64, StoreError> {
+        let (size, free) = self.inner.disk.size_and_free()?;
+        let most = used.saturating_add(free);
+        Ok(match self.inner.bytes {
+            None => most.saturating_sub(size / FREE_PART),
+            Some(bytes) => bytes.min(most.saturating_sub(RESERVE_BYTES)),
+        })
+    }
+
+    /// Whether a repository's content is no cache.
+    fn is_kept(&self, repository: &RepositoryId) -> bool {
+        self.inner.repos.is_kept(repository)
+    }
+
+    fn announce(&self, hash: Blake3, size: u64, cached: bool) -> Room {
+        let mut rooms = self.inner.rooms.lock();
+        let coming = rooms.entry(hash).or_insert(Coming {
+            size,
+            holders: 0,
+            cached,
+        });
+        coming.holders += 1;
+        // Wanted by a kept repository too, it is content to be kept.
+        coming.cached &= cached;
+        Room {
+            cache: Arc::clone(&self.inner),
+            hash: Some(hash),
+        }
+    }
+
+    /// Bytes that files on their way still lack: of all, and of those that are going to be cached.
+    fn coming(&self) -> (u64, u64) {
+        let rooms = self.inner.rooms.lock().clone();
+        if rooms.is_empty() {
+            return (0, 0);
+        }
+        let here: HashMap<Blake3, u64> = self
+            .inner
+            .store
+            .partials()
+            .into_iter()
+            .map(|(hash, _, bytes)| (hash, bytes))
+            .collect();
+        let mut sums = (0_u64, 0_u64);
+        for (hash, coming) in rooms {
+            let lacks = coming
+                .size
+                .saturating_sub(here.get(&hash).copied().unwrap_or(0));
+            sums.0 = sums.0.saturating_add(lacks);
+            if coming.cached {
+                sums.1 = sums.1.saturating_add(lacks);
+            }
+        }
+        sums
+    }
+
+    /// Whether everything is within the bound, as far as that can be told without knowing what is cached.
+    fn fits_surely(&self) -> Result<bool, StoreError> {
+        let (size, free) = self.inner.disk.size_and_free()?;
+        let (coming, coming_cached) = self.coming();
+        Ok(match self.inner.bytes {
+            None => free.saturating_sub(coming) >= size / FREE_PART,
+            Some(bound) => {
+                let partial = |(_, _, bytes)| -> u64 { bytes };
+                let partials: u64 = self.inner.store.partials().into_iter().map(partial).sum();
+                let most = self.inner.store.flat_bytes().saturating_add(partials);
+                most.saturating_add(coming_cached) <= bound
+                    && free.saturating_sub(coming) >= RESERVE_BYTES
+            }
+        })
+    }
+
+    /// Evicts until everything fits that is here and on its way. For a file of `asked` bytes: or fails, and
+    /// then evicts nothing.
+    fn evict(&self, asked: Option<u64>) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        let mut reaches = inner.reaches.lock();
+        let generation = inner.repos.generation();
+        let mut picture = match self.picture(&mut reaches) {
+            Ok(picture) => picture,
+            Err(RepoError::Store(error)) => return Err(error),
+            Err(error) => {
+                // Nothing is deleted while something reachable can't be read.
+                tracing::warn!(%error, "nothing is evicted from the cache");
+                return self.exceed(asked, 0);
+            }
+        };
+        let (_, coming) = self.coming();
+        let excess = (picture.used.saturating_add(coming)).saturating_sub(picture.bound);
+        if excess == 0 {
+            return Ok(());
+        }
+        let Some(_turn) = inner.pushing.try_write() else {
+            return self.exceed(asked, picture.bound);
+        };
+        {
+            let rooms = inner.rooms.lock();
+            picture
+                .cached
+                .retain(|file| !rooms.contains_key(&file.hash));
+        }
+        let evictable: u64 = picture.cached.iter().map(|file| file.bytes).sum();
+        if let Some(size) = asked
+            && evictable < excess
+        {
+            return Err(StoreError::CacheFull {
+                size,
+                bound: picture.bound,
+            });
+        }
+        picture.cached.sort_by_key(|file| file.used);
+        let mut freed = 0;
+        let mut number = 0_u64;
+        for file in picture.cached {
+            // A head that came meanwhile may need what this picture shows as cached.
+            if freed >= excess || inner.repos.generation() != generation {
+                break;
+            }
+            freed += inner.store.evict(&file.hash)?;
+            number += 1;
+        }
+        tracing::info!(files = number, bytes = freed, "evicted from the cache");
+        Ok(())
+    }
+
+    /// Lets the bound be exceeded for now, as far as the disk has room.
+    fn exceed(&self, asked: Option<u64>, bound: u64) -> Result<(), StoreError> {
+        let Some(size) = asked else { return Ok(()) };
+        let (_, free) = self.inner.disk.size_and_free()?;
+        if free.saturating_sub(self.coming().0) >= RESERVE_BYTES {
+            return Ok(());
+        }
+        Err(StoreError::CacheFull { size, bound })
+    }
+
+    /// Every cached file, and the bound that holds now.
+    fn picture(&self, reaches: &mut Reaches) -> Result<Picture, RepoError> {
+        let inner = &self.inner;
+        let mut stored: HashMap<Blake3, (u64, u64)> = HashMap::new();
+        inner.store.flats(&mut |hash, bytes| {
+            stored.insert(hash, (bytes, inner.store.last_use(&hash)));
+        })?;
+        for (hash, _, bytes) in inner.store.partials() {
+            stored.insert(hash, (bytes, inner.store.last_use(&hash)));
+        }
+        let repos: Vec<Repo> = RepoKind::ALL
+            .into_iter()
+            .flat_map(|kind| inner.repos.list(kind))
+            .collect();
+        let is_kept = |repo: &Repo| inner.repos.is_kept(&repo.id());
+        let cached = reaches.cached(&inner.repos, &repos, &stored, &is_kept)?;
+        let cached: Vec<Cached> = cached
+            .into_iter()
+            .filter_map(|hash| {
+                let (bytes, used) = *stored.get(&hash)?;
+                Some(Cached { hash, bytes, used })
+            })
+            .collect();
+        let used: u64 = cached.iter().map(|file| file.bytes).sum();
+        Ok(Picture {
+            cached,
+            used,
+            bound: self.bound(used)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
