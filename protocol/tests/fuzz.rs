@@ -17,6 +17,9 @@ mod formats;
 #[path = "../fuzz/targets/records.rs"]
 mod records;
 
+#[path = "../fuzz/targets/spread.rs"]
+mod spread;
+
 use std::collections::VecDeque;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -28,7 +31,7 @@ use mutation::{Mutator, Xorshift};
 type Target = (&'static str, fn(&[u8]));
 
 /// Every list of targets.
-const LISTS: &[&[Target]] = &[formats::TARGETS, records::TARGETS];
+const LISTS: &[&[Target]] = &[formats::TARGETS, records::TARGETS, spread::TARGETS];
 
 /// No input of at most 64 KiB may take as long, even in a debug build on a busy machine.
 const CASE_TIME_MAX: Duration = Duration::from_secs(10);
