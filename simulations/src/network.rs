@@ -444,13 +444,13 @@ impl<'a> Network<'a> {
         }
         let link = &mut self.links[index];
         let sent = self.now + link.latency + self.random.between(0, link.latency / 10);
-        let last = if to == link.ends.0 {
+        let newest = if to == link.ends.0 {
             &mut link.arrives.0
         } else {
             &mut link.arrives.1
         };
-        *last = sent.max(*last);
-        let (at, life) = (*last, link.life);
+        *newest = sent.max(*newest);
+        let (at, life) = (*newest, link.life);
         self.at(
             at,
             Event::Frame {

@@ -35,7 +35,7 @@ fn those_who_were_away_catch_up_by_comparison_and_by_nothing_else() {
     for seed in 1..=2 {
         let churning = Options {
             churn: 300_000,
-            horizon: Duration::from_secs(120),
+            horizon: Duration::from_mins(2),
             ..options(seed)
         };
         let report = run(&churning, None).expect("a run");
@@ -60,12 +60,12 @@ fn with_a_fifth_of_all_frames_lost_all_have_it_in_two_minutes() {
     let lossy = Options {
         loss: 200_000,
         churn: 300_000,
-        horizon: Duration::from_secs(120),
+        horizon: Duration::from_mins(2),
         ..options(5)
     };
     let report = run(&lossy, None).expect("a run");
     assert_eq!((report.complete, report.parted), (999, 0));
-    assert!(report.all.expect("all have it") < Duration::from_secs(120));
+    assert!(report.all.expect("all have it") < Duration::from_mins(2));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn both_parts_of_a_cut_network_agree_soon_after_it_is_joined() {
             nodes: 5,
             degree: 3,
             partition: Some(Duration::from_secs(30 + 90 * seed)),
-            horizon: Duration::from_secs(60),
+            horizon: Duration::from_mins(1),
             ..options(seed)
         };
         let report = run(&cut, None).expect("a run");
@@ -92,7 +92,7 @@ fn a_seed_gives_one_course_to_the_byte_and_another_seed_another() {
         let churning = Options {
             nodes: 200,
             churn: 300_000,
-            horizon: Duration::from_secs(60),
+            horizon: Duration::from_mins(1),
             ..options(seed)
         };
         let mut trace = Vec::new();
