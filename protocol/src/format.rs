@@ -79,8 +79,8 @@ impl<'a> Reader<'a> {
     }
 
     /// All bytes that are left.
-    pub(crate) const fn rest(&mut self) -> &'a [u8] {
-        std::mem::replace(&mut self.rest, &[])
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
     }
 
     /// Whether bytes are left.

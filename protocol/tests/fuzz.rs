@@ -17,6 +17,9 @@ mod formats;
 #[path = "../fuzz/targets/records.rs"]
 mod records;
 
+#[path = "../fuzz/targets/spread.rs"]
+mod spread;
+
 #[allow(unreachable_pub, reason = "shared with the libFuzzer binaries")]
 #[path = "../fuzz/targets/transfer.rs"]
 mod transfer;
@@ -32,7 +35,12 @@ use mutation::{Mutator, Xorshift};
 type Target = (&'static str, fn(&[u8]));
 
 /// Every list of targets.
-const LISTS: &[&[Target]] = &[formats::TARGETS, records::TARGETS, transfer::TARGETS];
+const LISTS: &[&[Target]] = &[
+    formats::TARGETS,
+    records::TARGETS,
+    spread::TARGETS,
+    transfer::TARGETS,
+];
 
 /// No input of at most 64 KiB may take as long, even in a debug build on a busy machine.
 const CASE_TIME_MAX: Duration = Duration::from_secs(10);

@@ -80,11 +80,20 @@ impl Spread {
         }
     }
 
-    /// A comparison is over: the next one is due in a while.
-    fn compared(&mut self, now: Duration, key: PublicKey, out: &mut Vec<Action>) {
-        let next = now + self.jitter(self.config.reconcile_every);
+    /// A comparison is over, or the neighbour has begun one: the next is due in a while.
+    ///
+    /// Soon where something differed, since what was sent then may be lost; where that repeats (a
+    /// neighbour refuses what this node takes), ever later.
+    fn compared(&mut self, now: Duration, key: PublicKey, differed: bool, out: &mut Vec<Action>) {
+        let every = self.config.reconcile_every;
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
+        let soon = RETRY.saturating_mul(1 << peer.differed.min(16));
+        peer.differed = if differed { peer.differed + 1 } else { 0 };
+        peer.comparison = None;
+        let next = now + self.jitter(if differed { soon.min(every) } else { every });
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.comparison = None;
             peer.compare_at = next;
         }
         self.ask(now, key, out);
@@ -109,19 +118,17 @@ impl Spread {
         let step = peer.comparison.as_mut().map(|comparison| &comparison.step);
         let begun = matches!(step, Some(Step::Total));
         match side {
-            // Both began one: the same rule on both sides says which goes on.
-            Side::Asks if begun && theirs > ours => {}
             Side::Asks => {
                 peer.answered_to = None;
-                out.push(Action::Send(
-                    key,
-                    Message::Total(Side::Answers, ours).encode(),
-                ));
-                if begun || peer.comparison.is_none() {
-                    self.compared(now, key, out);
+                let answer = Message::Total(Side::Answers, ours);
+                out.push(Action::Send(key, answer.encode()));
+                // Where both began one, the same rule on both sides says whose goes on.
+                let yields = begun && theirs <= ours;
+                if yields || peer.comparison.is_none() {
+                    self.compared(now, key, theirs != ours, out);
                 }
             }
-            Side::Answers if begun && theirs == ours => self.compared(now, key, out),
+            Side::Answers if begun && theirs == ours => self.compared(now, key, false, out),
             Side::Answers if begun => {
                 if let Some(comparison) = &mut peer.comparison {
                     comparison.step = Step::Summary;
@@ -219,7 +226,7 @@ impl Spread {
             .as_mut()
             .and_then(|comparison| comparison.queue.pop_front());
         let Some(namespace) = next else {
-            self.compared(now, key, out);
+            self.compared(now, key, true, out);
             return Ok(());
         };
         let round = self.sets.begin(&namespace);

@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) has: Recent<()>,
     pub(super) comparison: Option<Comparison>,
     pub(super) compare_at: Duration,
+    /// Comparisons in a row that found a difference.
+    pub(super) differed: u32,
     /// Whether there was more to compare, or to ask for, than was taken in at once.
     pub(super) again: bool,
     /// Up to where its summaries were answered.
@@ -64,6 +66,7 @@ impl Peer {
             has: Recent::new(HAS_MAX),
             comparison: None,
             compare_at: now,
+            differed: 0,
             again: false,
             answered_to: None,
             wants: VecDeque::new(),

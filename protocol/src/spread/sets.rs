@@ -203,6 +203,10 @@ impl Sets {
 
     /// The first round over a namespace.
     pub(super) fn begin(&mut self, namespace: &NamespaceId) -> Result<Vec<u8>, Error> {
+        #[allow(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method alone is not general enough in its lifetime"
+        )]
         self.with(namespace, |compared| compared.initiate())
     }
 
