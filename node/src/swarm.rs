@@ -49,7 +49,7 @@ use targets::{Kind, Targets};
 /// Commands that wait for the driver; further ones are refused, or made up for by its timer.
 const COMMANDS_MAX: usize = 256;
 /// Time that one question to the look-up table may take, whatever patience is asked for.
-const PATIENCE_MAX: Duration = Duration::from_secs(60);
+const PATIENCE_MAX: Duration = Duration::from_mins(1);
 /// Peers whose refused records were logged already; beyond that, all are logged anew.
 const BLAMED_MAX: usize = 10_000;
 

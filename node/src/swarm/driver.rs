@@ -46,7 +46,7 @@ const ESTABLISHED_OUT_MAX: u32 = 256;
 /// Connections with one peer; further ones are refused.
 const ESTABLISHED_PER_PEER_MAX: u32 = 2;
 /// Time after which a connection without streams is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Time between two looks at what is due.
 const TICK: Duration = Duration::from_millis(200);
 /// Time between two writes of the peer book.
@@ -54,9 +54,9 @@ const BOOK_EVERY: Duration = Duration::from_secs(30);
 /// Time that listeners have to tell their addresses.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time that a record stays in the look-up table without being announced again.
-const RECORD_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+const RECORD_TTL: Duration = Duration::from_hours(24);
 /// Time that a provider stays in the look-up table without announcing itself again.
-const PROVIDER_TTL: Duration = Duration::from_secs(2 * 60 * 60);
+const PROVIDER_TTL: Duration = Duration::from_hours(2);
 /// Time that an unanswered query of the look-up table takes.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two questions to the local network.
@@ -119,12 +119,7 @@ pub(super) struct Parts {
     pub(super) stop: CancellationToken,
 }
 
-fn behaviour(
-    key: &Keypair,
-    shared: &Shared,
-    tuning: &Tuning,
-    mdns: bool,
-) -> Result<Behaviour, SwarmError> {
+fn behaviour(key: &Keypair, shared: &Shared, tuning: &Tuning, mdns: bool) -> Behaviour {
     let local = key.public().to_peer_id();
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING_IN_MAX))
@@ -166,7 +161,7 @@ fn behaviour(
     } else {
         None
     };
-    Ok(Behaviour {
+    Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         lanes: Lanes::new(tuning.protocol.clone(), shared.refused.clone()),
         identify: identify::Behaviour::new(identify),
@@ -177,13 +172,13 @@ fn behaviour(
         ),
         table,
         mdns: mdns.into(),
-    })
+    }
 }
 
 impl Driver {
     /// Listens; once this returned, the addresses are known.
     pub(super) async fn begin(config: &SwarmConfig, parts: Parts) -> Result<Self, SwarmError> {
-        let behaviour = behaviour(&parts.key, &parts.shared, &parts.tuning, config.mdns)?;
+        let behaviour = behaviour(&parts.key, &parts.shared, &parts.tuning, config.mdns);
         let mut swarm = libp2p::Swarm::new(
             transport::build(&parts.key)?,
             behaviour,
@@ -420,11 +415,6 @@ impl Driver {
                     self.targets.remove_local(peer, &dial::plain(&address));
                 }
             }
-            BehaviourEvent::Identify(_) => {}
-            #[allow(
-                unreachable_patterns,
-                reason = "the limits have events without a value"
-            )]
             _ => {}
         }
     }

@@ -18,7 +18,7 @@ const QUESTIONS_MAX: usize = 64;
 /// Announcements under way at once; the others wait.
 const ANNOUNCING_MAX: usize = 4;
 /// Time between two announcements of a repository.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(40 * 60);
+const ANNOUNCE_EVERY: Duration = Duration::from_mins(40);
 /// Time until an announcement that reached nobody is tried again.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30);
 /// Providers of one answer.

@@ -61,7 +61,7 @@ mod tests {
         }
         let seconds = (now - start).as_secs_f64();
         assert!((4.9..5.1).contains(&seconds), "{seconds}");
-        now += Duration::from_secs(3600);
+        now += Duration::from_hours(1);
         assert_eq!(
             pace.take(now, 32 << 20),
             Duration::ZERO,

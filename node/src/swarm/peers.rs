@@ -95,10 +95,6 @@ impl Peers {
         self.entries.read().keys().copied().collect()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.read().len()
-    }
-
     pub(super) fn infos(&self) -> Vec<PeerInfo> {
         let entries = self.entries.read();
         let mut infos: Vec<_> = entries

@@ -30,7 +30,7 @@ const PROVIDER_ADDRESSES_MAX: usize = 8;
 /// Bytes that an entry costs beyond its value, about.
 const ENTRY_BYTES: usize = 512;
 /// Time between two searches for what expired.
-const PURGE_EVERY: Duration = Duration::from_secs(60);
+const PURGE_EVERY: Duration = Duration::from_mins(1);
 
 /// The key of a repository.
 pub(super) fn key_of(repository: RepositoryId) -> RecordKey {
@@ -109,7 +109,7 @@ struct Kept {
 #[derive(Debug)]
 pub(super) struct Records {
     local: PeerId,
-    records: HashMap<RecordKey, Kept>,
+    heads: HashMap<RecordKey, Kept>,
     bytes: usize,
     /// Newest first.
     providers: HashMap<RecordKey, Vec<ProviderRecord>>,
@@ -123,7 +123,7 @@ impl Records {
     pub(super) fn new(local: PeerId) -> Self {
         Self {
             local,
-            records: HashMap::new(),
+            heads: HashMap::new(),
             bytes: 0,
             providers: HashMap::new(),
             provider_count: 0,
@@ -134,7 +134,7 @@ impl Records {
 
     /// Whether a value is kept already, so that nothing need be verified; its time is renewed.
     pub(super) fn renew(&mut self, record: &Record) -> bool {
-        match self.records.get_mut(&record.key) {
+        match self.heads.get_mut(&record.key) {
             Some(kept) if kept.record.value == record.value => {
                 if kept.source != self.local {
                     kept.record.expires = record.expires.max(kept.record.expires);
@@ -152,7 +152,7 @@ impl Records {
             return Ok(());
         }
         let found = Found::check(&record.key, &record.value)?;
-        if let Some(kept) = self.records.get(&record.key) {
+        if let Some(kept) = self.heads.get(&record.key) {
             if kept.source == self.local && !own {
                 return Err(Refusal::Own);
             }
@@ -177,7 +177,7 @@ impl Records {
             source,
             record,
         };
-        self.records.insert(kept.record.key.clone(), kept);
+        self.heads.insert(kept.record.key.clone(), kept);
         Ok(())
     }
 
@@ -223,7 +223,7 @@ impl Records {
         {
             return Err(Refusal::Peer);
         }
-        let full = self.records.len() >= LOOKUP_RECORDS_MAX
+        let full = self.heads.len() >= LOOKUP_RECORDS_MAX
             || self.bytes >= LOOKUP_BYTES_MAX
             || self.provider_count >= LOOKUP_PROVIDERS_MAX;
         if full { Err(Refusal::Full) } else { Ok(()) }
@@ -234,7 +234,7 @@ impl Records {
         self.purged = now;
         let expired = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let keys: Vec<_> = self
-            .records
+            .heads
             .iter()
             .filter(|(_, kept)| expired(kept.record.expires))
             .map(|(key, _)| key.clone())
@@ -260,7 +260,7 @@ impl Records {
     }
 
     fn drop_record(&mut self, key: &RecordKey) {
-        if let Some(kept) = self.records.remove(key) {
+        if let Some(kept) = self.heads.remove(key) {
             self.bytes -= kept.record.value.len() + ENTRY_BYTES;
             self.release(&kept.source);
         }
@@ -289,9 +289,7 @@ impl RecordStore for Records {
     type ProvidedIter<'a> = std::iter::Empty<Cow<'a, ProviderRecord>>;
 
     fn get(&self, key: &RecordKey) -> Option<Cow<'_, Record>> {
-        self.records
-            .get(key)
-            .map(|kept| Cow::Borrowed(&kept.record))
+        self.heads.get(key).map(|kept| Cow::Borrowed(&kept.record))
     }
 
     /// Only for what this node announces itself: what others give comes through [`Records::keep`].

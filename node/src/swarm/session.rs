@@ -41,7 +41,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             frame: Duration::from_secs(30),
-            write: Duration::from_secs(120),
+            write: Duration::from_mins(2),
             stream: Duration::from_secs(30),
         }
     }

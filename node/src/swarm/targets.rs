@@ -18,7 +18,7 @@ const RESOLVED_MAX: usize = 8;
 /// Time between a target's loss and the first attempt to reach it again.
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 /// Time between two attempts at most.
-const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+const BACK_OFF_MAX: Duration = Duration::from_mins(1);
 /// A connection that lasted this long was a good one.
 const GOOD_AFTER: Duration = Duration::from_secs(30);
 /// Time that a name server has.
@@ -268,7 +268,7 @@ pub(super) fn back_off(failures: u32) -> Duration {
     let full = BACK_OFF_MIN
         .saturating_mul(1 << failures.min(16))
         .min(BACK_OFF_MAX);
-    full - full.mul_f64(random() / 4.0)
+    full.mul_f64(1.0 - random() / 4.0)
 }
 
 /// A number from 0 to below 1.

@@ -17,7 +17,7 @@ const SEEK_AT_ONCE: usize = 4;
 /// Time between two goes.
 const SEEK_EVERY: Duration = Duration::from_secs(3);
 /// Time until a book that was gone through is begun anew.
-const SEEK_AGAIN: Duration = Duration::from_secs(5 * 60);
+const SEEK_AGAIN: Duration = Duration::from_mins(5);
 /// Peers at which those on the local network are no longer dialled: they may dial this node.
 const LOCAL_PEERS_MAX: usize = 64;
 /// Time that the peer with the greater id leaves the other to dial, on the local network.
@@ -125,9 +125,10 @@ impl Driver {
     }
 
     pub(super) fn dial_failed(&mut self, connection: ConnectionId, error: &DialError) {
-        match self.targets.of(connection) {
-            Some(target) => self.target_failed(target, &error.to_string()),
-            None => tracing::debug!(%error, "a peer was not reached"),
+        if let Some(target) = self.targets.of(connection) {
+            self.target_failed(target, &error.to_string());
+        } else {
+            tracing::debug!(%error, "a peer was not reached");
         }
     }
 

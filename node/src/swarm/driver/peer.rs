@@ -23,11 +23,11 @@ const ADDRESSES_MAX: usize = 16;
 /// Characters of a peer's program that are shown.
 const AGENT_CHARS_MAX: usize = 64;
 /// Time that a peer which misbehaved is refused.
-const REFUSED_FOR: Duration = Duration::from_secs(60);
+const REFUSED_FOR: Duration = Duration::from_mins(1);
 /// Time that a peer of another version is refused at first; it doubles each time.
 const STRANGER_MIN: Duration = Duration::from_secs(30);
 /// Time that a peer of another version is refused at most.
-const STRANGER_MAX: Duration = Duration::from_secs(10 * 60);
+const STRANGER_MAX: Duration = Duration::from_mins(10);
 /// Peers of other versions that are remembered.
 const STRANGERS_MAX: usize = 10_000;
 /// A session that lasted this long was a good one.

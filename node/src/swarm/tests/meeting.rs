@@ -79,7 +79,7 @@ async fn two_that_dial_each_other_at_once_are_connected_once() {
 
 #[tokio::test]
 async fn a_configured_peer_is_met_again_after_it_restarted_on_its_port() {
-    let mut a = spawn(1).await;
+    let a = spawn(1).await;
     let address = a.address();
     let (listen, _) = address.rsplit_once("/p2p/").unwrap();
     let listen = listen.to_owned();
@@ -132,7 +132,7 @@ async fn what_is_wrong_with_an_address_is_said_with_it() {
         let address = format!("/ip4/203.0.113.77/{carrier}");
         let listen = vec![address.clone()];
         let refused = try_spawn(1, folder, Tuning::default(), |config| {
-            config.listen = listen
+            config.listen = listen;
         });
         let said = refused.await.err().expect("refused").to_string();
         assert!(said.contains(&address), "{said}");
@@ -151,7 +151,7 @@ async fn a_port_is_never_shared_with_another_node() {
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let refused = try_spawn(2, folder, Tuning::default(), |config| {
-        config.listen = vec![listen.clone()]
+        config.listen = vec![listen.clone()];
     });
     let said = refused.await.err().expect("refused").to_string();
     assert!(said.contains(&listen), "{said}");

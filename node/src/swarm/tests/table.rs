@@ -43,7 +43,7 @@ fn head(repository: RepositoryId, epoch: u64, seq: u64, signer: u8) -> Vec<u8> {
 
 fn put(repository: RepositoryId, value: Vec<u8>) -> kad::Record {
     let mut record = kad::Record::new(key_of(repository), value);
-    record.expires = Some(Instant::now() + Duration::from_secs(60));
+    record.expires = Some(Instant::now() + Duration::from_mins(1));
     record
 }
 
@@ -106,7 +106,7 @@ fn only_a_newer_head_of_the_keys_repository_replaces_a_kept_one() {
         Err(Refusal::Own)
     );
     assert_eq!(kept(&records), (3, 2));
-    records.purge(Instant::now() + Duration::from_secs(24 * 3600));
+    records.purge(Instant::now() + Duration::from_hours(24));
     assert_eq!(kept(&records), (3, 2), "and it doesn't expire");
 }
 
@@ -132,7 +132,7 @@ fn the_newest_providers_are_kept_and_each_expires() {
     let local = PeerId::random();
     let mut records = Records::new(local);
     let key = key_of(repository(1));
-    let soon = Instant::now() + Duration::from_secs(60);
+    let soon = Instant::now() + Duration::from_mins(1);
     let record = |provider: PeerId| {
         let address: Multiaddr = "/ip4/10.0.0.1/tcp/1".parse().unwrap();
         let mut record = ProviderRecord::new(key.clone(), provider, vec![address; 50]);
@@ -347,13 +347,13 @@ async fn a_liar_in_the_table_changes_no_answer() {
     // The old head may have come to the hub before the new one did; the others never have a chance.
     let blamed = || hub.swarm.shared.blamed.lock().len();
     until("the lies were refused by the hub", || blamed() >= 3).await;
-    let asker = spawn_with(3, |config| config.peers = vec![address]).await;
+    let third = spawn_with(3, |config| config.peers = vec![address]).await;
     let mut lied_to = 0;
     let deadline = Instant::now() + DEADLINE;
     // Until the liars were asked, each answer must be true all the same.
     while lied_to < 4 {
         assert!(Instant::now() < deadline, "the liars are asked: {lied_to}");
-        let found = asker.swarm.look_up(here, patience).await;
+        let found = third.swarm.look_up(here, patience).await;
         let nobody_known_yet = found.is_none() && lied_to == 0;
         assert!(nobody_known_yet || found == Some(head(here, 1, 7, 1)));
         while asked.try_recv().is_ok_and(|lied| lied) {
