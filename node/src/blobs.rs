@@ -175,17 +175,21 @@ impl Blobs {
         hashes: Vec<Blake3>,
     ) -> Result<Vec<Held>, TransferError> {
         match self.inner.ask_held(peer, &hashes).await {
-            Err(TransferError::Unreachable(reason)) => {
-                // Of those that speak iroh-blobs alone the handshake fails.
+            Err(TransferError::Unreachable(_)) if self.speaks_iroh_blobs_alone(peer) => {
                 let mut held = Vec::with_capacity(hashes.len());
                 for hash in &hashes {
-                    let answer = self.inner.look_up_by_size(peer, hash).await;
-                    held.push(answer.map_err(|_| TransferError::Unreachable(reason.clone()))?);
+                    held.push(self.inner.look_up_by_size(peer, hash).await?);
                 }
                 Ok(held)
             }
             answer => answer,
         }
+    }
+
+    fn speaks_iroh_blobs_alone(&self, peer: PublicKey) -> bool {
+        self.inner
+            .pool
+            .is_foreign(peer, cairn_protocol::transfer::ALPN)
     }
 
     /// The piece list of a file, checked against its hash; from any iroh-blobs program.
@@ -200,11 +204,8 @@ impl Blobs {
                 .map_err(|error| TransferError::Lied(error.to_string()));
         }
         match self.inner.ask_list(peer, &hash, size).await {
-            Err(TransferError::Unreachable(reason)) => {
-                match self.inner.list_by_chunks(peer, &hash, size).await {
-                    Err(TransferError::Unreachable(_)) => Err(TransferError::Unreachable(reason)),
-                    answer => answer,
-                }
+            Err(TransferError::Unreachable(_)) if self.speaks_iroh_blobs_alone(peer) => {
+                Box::pin(self.inner.list_by_chunks(peer, &hash, size)).await
             }
             answer => answer,
         }

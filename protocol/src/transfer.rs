@@ -124,7 +124,9 @@ impl Answer {
                 );
                 let mut out = vec![LOOKUP];
                 out.extend_from_slice(&small::<u16>(held.len()).to_le_bytes());
-                held.iter().for_each(|held| write_held(&mut out, held));
+                for held in held {
+                    write_held(&mut out, held);
+                }
                 out
             }
             Self::List(None) => vec![LIST, 0],

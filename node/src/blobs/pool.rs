@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_protocol::key::PublicKey;
-use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
+use cairn_protocol::transfer;
+use iroh::endpoint::{
+    ConnectError, ConnectingError, Connection, ConnectionError, RecvStream, SendStream,
+    TransportErrorCode, VarInt,
+};
 use iroh::{Endpoint, EndpointAddr};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
@@ -25,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that a stream may take to open: as long as a peer lets all its streams be in use.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection that nobody used for so long is closed.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_mins(1);
 
 type Route = (PublicKey, &'static [u8]);
 
@@ -35,6 +39,8 @@ pub(super) struct Pool {
     endpoint: Endpoint,
     addresses: Cache<PublicKey, Arc<[SocketAddr]>>,
     slots: Mutex<HashMap<Route, Arc<Slot>>>,
+    /// Routes that were refused for the protocol's sake: not dialled again until the peer moves.
+    foreign: Cache<Route, ()>,
 }
 
 #[derive(Debug)]
@@ -64,7 +70,13 @@ impl Pool {
             endpoint,
             addresses: Cache::new(PEERS_MAX),
             slots: Mutex::default(),
+            foreign: Cache::new(PEERS_MAX),
         }
+    }
+
+    /// Whether the peer was found not to speak a protocol.
+    pub(super) fn is_foreign(&self, peer: PublicKey, alpn: &'static [u8]) -> bool {
+        self.foreign.get(&(peer, alpn)).is_some()
     }
 
     /// Takes note of a peer's addresses; connections to others of it are left.
@@ -77,6 +89,9 @@ impl Pool {
         self.addresses.insert(peer, addresses.into());
         // Who asks next dials anew; requests under way end on the connection they have.
         self.slots.lock().retain(|(of, _), _| *of != peer);
+        for alpn in [iroh_blobs::ALPN, transfer::ALPN] {
+            self.foreign.remove(&(peer, alpn));
+        }
     }
 
     /// Opens a stream on the peer's connection, which is made where there is none.
@@ -134,7 +149,7 @@ impl Pool {
         &self,
         slot: &Slot,
         peer: PublicKey,
-        alpn: &[u8],
+        alpn: &'static [u8],
     ) -> Result<Connection, TransferError> {
         let mut held = slot.connection.lock().await;
         if let Some(connection) = &*held
@@ -144,6 +159,9 @@ impl Pool {
         }
         *held = None;
         let unreachable = |reason: String| TransferError::Unreachable(reason);
+        if self.is_foreign(peer, alpn) {
+            return Err(unreachable("it does not speak this protocol".to_owned()));
+        }
         let id = endpoint::endpoint_id(&peer)
             .ok_or_else(|| unreachable("its key is of another kind than a node's".to_owned()))?;
         let addresses = self.addresses.get(&peer).filter(|known| !known.is_empty());
@@ -156,7 +174,12 @@ impl Pool {
         let connection = timeout(CONNECT_TIMEOUT, dial)
             .await
             .map_err(|_| unreachable("it does not answer".to_owned()))?
-            .map_err(|error| unreachable(format!("{error:#}")))?;
+            .map_err(|error| {
+                if is_refused_protocol(&error) {
+                    self.foreign.insert((peer, alpn), ());
+                }
+                unreachable(format!("{error:#}"))
+            })?;
         *held = Some(connection.clone());
         Ok(connection)
     }
@@ -176,5 +199,23 @@ impl Pool {
             }
             !idle
         });
+    }
+}
+
+/// Whether a handshake failed since the peer speaks other protocols (TLS alert 120).
+fn is_refused_protocol(error: &ConnectError) -> bool {
+    let refused = TransportErrorCode::crypto(120);
+    let (ConnectError::Connection { source, .. }
+    | ConnectError::Connecting {
+        source: ConnectingError::ConnectionError { source, .. },
+        ..
+    }) = error
+    else {
+        return false;
+    };
+    match source {
+        ConnectionError::ConnectionClosed(close) => close.error_code == refused,
+        ConnectionError::TransportError(error) => error.code == refused,
+        _ => false,
     }
 }

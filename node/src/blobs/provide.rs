@@ -115,7 +115,7 @@ impl Client {
         let list = Arc::clone(pieces.list());
         let size = list.size();
         let tree = self.tree(hash, &pieces);
-        let held = pieces.held();
+        let here = pieces.held();
         let mut head = size.to_le_bytes().to_vec();
         let mut ahead: Option<Ahead> = None;
         for step in steps(&list, ranges) {
@@ -127,8 +127,8 @@ impl Client {
                 }
                 Step::Piece(index, ranges) => (index, ranges),
             };
-            let here = held.as_ref().is_none_or(|held| held.contains(index));
-            let next = if here {
+            let is_here = here.as_ref().is_none_or(|here| here.contains(index));
+            let next = if is_here {
                 let piece = self.piece(&pieces, hash, index, ranges).await?;
                 Some(Ahead {
                     head: std::mem::take(&mut head),

@@ -34,7 +34,7 @@ const PEER_CONNECTIONS_MAX: usize = 4;
 /// Time that a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection on which nothing was asked for so long is closed.
-const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(120);
+const CONNECTION_IDLE_MAX: Duration = Duration::from_mins(2);
 /// Requests that are read at once; reading one takes a round trip, or until the timeout.
 const READING_MAX: usize = 64;
 /// Time that a request may take to come.

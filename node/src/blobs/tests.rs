@@ -1,5 +1,10 @@
 //! Two of ours, and ours with iroh-blobs' own, over real sockets.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "sizes of test content are small"
+)]
+
 mod hostile;
 mod own;
 mod stock;
@@ -22,7 +27,7 @@ use crate::files::RealFiles;
 use crate::store::{Store, StoreOptions};
 
 /// No step of a test takes as long.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A store and its data plane.
 pub(super) struct Node {

@@ -12,6 +12,9 @@ use super::stock::as_ours;
 use super::*;
 use crate::blobs::wire::READ_TIMEOUT;
 
+/// Whether an error is the expected one.
+type Is = fn(&TransferError) -> bool;
+
 /// What a peer does with the stream of every request.
 #[derive(Debug, Clone)]
 enum Deed {
@@ -114,7 +117,6 @@ async fn what_does_not_verify_never_comes_out() {
     let absent = |error: &TransferError| matches!(error, TransferError::Absent);
     let broken = |error: &TransferError| matches!(error, TransferError::Broken(_));
     let lied = |error: &TransferError| matches!(error, TransferError::Lied(_));
-    type Is = fn(&TransferError) -> bool;
     let cases: [(&str, Deed, Is); 12] = [
         ("a flipped bit", Deed::Send(flipped), lied),
         ("another size", Deed::Send(larger), lied),
