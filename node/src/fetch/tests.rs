@@ -1,5 +1,7 @@
 //! Nodes of one process that fetch from each other over real sockets of this machine.
 
+mod disk;
+
 mod claims;
 mod faults;
 mod many;
