@@ -4,6 +4,7 @@ mod disk;
 
 mod claims;
 mod faults;
+mod hostile;
 mod many;
 mod reading;
 
@@ -27,7 +28,7 @@ use crate::store::{Content, Digests, Store, StoreOptions};
 use crate::swarm::{Swarm, SwarmConfig};
 
 /// Time that anything expected has to happen.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 const MIB: u64 = 1 << 20;
 
 /// A node without records: store, swarm, blobs, fetcher.
