@@ -240,9 +240,10 @@ impl Fetcher {
         self.inner.disagreements.subscribe()
     }
 
-    /// Downloads under way.
+    /// Downloads under way of files of more than one piece; the others come and go too quickly to show.
     pub(crate) fn transfers(&self) -> Vec<Transfer> {
-        let entries: Vec<_> = self.inner.table.lock().values().cloned().collect();
+        let mut entries: Vec<_> = self.inner.table.lock().values().cloned().collect();
+        entries.retain(|entry| entry.size > PIECE_BYTES);
         entries.iter().filter_map(|entry| entry.shown()).collect()
     }
 

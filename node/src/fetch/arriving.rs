@@ -164,14 +164,13 @@ impl Arriving {
     async fn stored(&self, offset: u64, index: u64) -> Result<Bytes, FetchError> {
         let inner = &self.fetcher.inner;
         let known = self.place.lock().content.clone();
-        let content = match known {
-            Some(content) => content,
-            None => {
-                let (store, hash) = (inner.store.clone(), self.entry.hash);
-                let content = inner.blocking(move || store.content(&hash)).await?;
-                self.place.lock().content = Some(content.clone());
-                content
-            }
+        let content = if let Some(content) = known {
+            content
+        } else {
+            let (store, hash) = (inner.store.clone(), self.entry.hash);
+            let content = inner.blocking(move || store.content(&hash)).await?;
+            self.place.lock().content = Some(content.clone());
+            content
         };
         let start = index * PIECE_BYTES;
         let len = PIECE_BYTES.min(self.entry.size - start);

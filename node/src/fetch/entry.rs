@@ -256,13 +256,13 @@ impl Entry {
         self.end(Stage::Failed(error));
     }
 
-    fn end(&self, stage: Stage) {
+    fn end(&self, end: Stage) {
         let mut state = self.state.lock();
-        if let Stage::Stored(_) = stage {
+        if let Stage::Stored(_) = end {
             state.done = self.size;
         }
         state.closing = true;
-        state.stage = stage;
+        state.stage = end;
         state.partial = None;
         state.memory.clear();
         state.peers.clear();

@@ -71,7 +71,7 @@ async fn watch(fetcher: &Fetcher) {
                         });
                         tracing::warn!(%hash, %error, "damaged content could not be healed yet");
                         // Up to half as long again, so that not all nodes ask at once.
-                        let jitter = pause.mul_f64(f64::from(fetcher.inner.seed() as u8) / 512.0);
+                        let jitter = pause.mul_f64(f64::from(fetcher.inner.seed().to_le_bytes()[7]) / 512.0);
                         let again = Instant::now() + pause + jitter;
                         if failed.len() < WAITING_MAX || failed.contains_key(&hash) {
                             failed.insert(hash, Failed { again, pause });

@@ -258,7 +258,8 @@ impl Job {
                 let (blobs, hash, size) =
                     (self.inner.blobs.clone(), self.entry.hash, self.entry.size);
                 listing.spawn(async move {
-                    let list = progressing(&blobs, &peer, blobs.list(peer, hash, size)).await;
+                    let list = Box::pin(blobs.list(peer, hash, size));
+                    let list = progressing(&blobs, &peer, list).await;
                     (peer, list)
                 });
                 continue;
@@ -277,7 +278,7 @@ impl Job {
                         }
                     }
                 },
-                (peer, held) = self.search.next() => self.offered(peer, held, None)?,
+                (peer, held) = self.search.next() => self.offered(peer, held, None),
                 Some(Ok(true)) = self.proofs.join_next() => return Err(self.other_size()),
                 () = self.entry.attention.notified() => self.must_be_wanted()?,
                 _ = tick.tick() => {
@@ -326,7 +327,7 @@ impl Job {
                 }
                 Some(message) = self.messages.1.recv() => self.heard(&mut machine, &list, message),
                 (peer, held) = self.search.next() => {
-                    self.offered(peer, held, Some((&mut machine, &list)))?;
+                    self.offered(peer, held, Some((&mut machine, &list)));
                 }
                 Some(Ok(true)) = self.proofs.join_next() => return Err(self.other_size()),
                 Some(_) = self.tasks.join_next() => {}
@@ -390,22 +391,23 @@ impl Job {
         peer: PublicKey,
         held: Result<Held, TransferError>,
         machine: Option<(&mut Download, &Arc<PieceList>)>,
-    ) -> Result<(), End> {
+    ) {
         let size = self.entry.size;
         let offer = match held {
             Ok(Held::Whole(found)) if found == size => None,
             Ok(Held::Partial(found, pieces)) if found == size => Some(pieces),
             Ok(Held::Whole(found)) => {
                 let (blobs, hash) = (self.inner.blobs.clone(), self.entry.hash);
-                self.proofs
-                    .spawn(async move { prove_size(&blobs, peer, hash, found).await });
-                return Ok(());
+                self.proofs.spawn(Box::pin(async move {
+                    prove_size(&blobs, peer, hash, found).await
+                }));
+                return;
             }
             Err(TransferError::Lied(what)) => {
                 self.inner.lied(&peer, &what);
-                return Ok(());
+                return;
             }
-            Ok(Held::Partial(..) | Held::Absent) | Err(_) => return Ok(()),
+            Ok(Held::Partial(..) | Held::Absent) | Err(_) => return,
         };
         if let Some((machine, list)) = machine {
             let offer = offer.unwrap_or_else(|| PieceSet::full(size));
@@ -413,7 +415,6 @@ impl Job {
         } else {
             self.offers.insert(peer, offer);
         }
-        Ok(())
     }
 
     /// The file has another size than claimed.

@@ -85,11 +85,10 @@ impl Search {
                 None => self.peers.len() < PEERS_MAX,
                 Some(seen) => {
                     let pause = match seen.answer {
-                        Answer::Awaited => continue,
                         Answer::Nothing | Answer::Whole if hungry => AGAIN_HUNGRY,
                         Answer::Nothing => AGAIN_FED,
                         Answer::Part if hungry || idle.contains(&peer) => AGAIN_PARTIAL,
-                        Answer::Part | Answer::Whole => continue,
+                        Answer::Awaited | Answer::Part | Answer::Whole => continue,
                     };
                     seen.at.elapsed() >= pause
                 }
@@ -195,12 +194,14 @@ pub(super) async fn progressing<T>(
 /// Whether a file has so many bytes, shown by its last piece.
 pub(super) async fn prove_size(blobs: &Blobs, peer: PublicKey, hash: Blake3, size: u64) -> bool {
     let prove = async {
-        let list = Arc::new(blobs.list(peer, hash, size).await?);
-        let last = list.values().len() as u64 - 1;
+        let list = Arc::new(Box::pin(blobs.list(peer, hash, size)).await?);
+        let end = list.values().len() as u64;
         let (into, mut pieces) = tokio::sync::mpsc::channel(1);
-        let asked = blobs.pieces(peer, hash, list, last..last + 1, into);
+        let asked = Box::pin(blobs.pieces(peer, hash, list, end - 1..end, into));
         let (asked, piece) = tokio::join!(asked, pieces.recv());
-        asked.map(|()| piece.is_some_and(|piece| piece.index == last))
+        asked.map(|()| piece.is_some_and(|piece| piece.index + 1 == end))
     };
-    progressing(blobs, &peer, prove).await.unwrap_or(false)
+    progressing(blobs, &peer, Box::pin(prove))
+        .await
+        .unwrap_or(false)
 }

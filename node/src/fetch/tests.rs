@@ -1,7 +1,10 @@
 //! Nodes of one process that fetch from each other over real sockets of this machine.
 
+mod disk;
+
 mod claims;
 mod faults;
+mod hostile;
 mod many;
 mod reading;
 
@@ -25,7 +28,7 @@ use crate::store::{Content, Digests, Store, StoreOptions};
 use crate::swarm::{Swarm, SwarmConfig};
 
 /// Time that anything expected has to happen.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 const MIB: u64 = 1 << 20;
 
 /// A node without records: store, swarm, blobs, fetcher.

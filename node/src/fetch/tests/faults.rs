@@ -1,6 +1,10 @@
 //! Peers that vanish, lie or stall, content that rots, a disk that is full.
 
+use std::sync::atomic::Ordering;
+
+use super::disk::Disk;
 use super::*;
+use crate::files::Files;
 use crate::store::StoreError;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,12 +112,20 @@ async fn damaged_content_is_healed_from_a_peer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_said_and_the_node_goes_on() {
-    let (source, sink) = (peer(1).await, full_peer(2).await);
+    let disk = Arc::new(Disk {
+        free: (16 * MIB).into(),
+    });
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let options = StoreOptions::default();
+    let files: Arc<dyn Files> = disk.clone();
+    let store = Store::open(files, folder.path(), &options, &mut |_| {}).unwrap();
+    let (source, sink) = (peer(1).await, on(2, None, folder, store).await);
     sink.meet(&source).await;
-    let (large, small) = (noise(4 * MIB, 6), noise(100, 6));
+    let (large, small) = (noise(12 * MIB, 6), noise(100, 6));
     let claims = [source.add(&large), source.add(&small)];
-    let arriving = sink.fetcher.fetch(claims[0].clone());
-    let error = finished(&arriving).await.unwrap_err();
+    let error = finished(&sink.fetcher.fetch(claims[0].clone()))
+        .await
+        .unwrap_err();
     let FetchError::Store(error) = error else {
         panic!("{error}");
     };
@@ -122,17 +134,11 @@ async fn a_full_disk_is_said_and_the_node_goes_on() {
         .await
         .unwrap();
     sink.holds(&claims[1], &small);
-}
-
-/// A node that always keeps more free than its disk has.
-async fn full_peer(seed: u8) -> Peer {
-    let folder = Arc::new(tempfile::tempdir().unwrap());
-    let options = StoreOptions {
-        reserve_bytes: u64::MAX / 2,
-        ..StoreOptions::default()
-    };
-    let store = Store::open(Arc::new(RealFiles), folder.path(), &options, &mut |_| {}).unwrap();
-    on(seed, None, folder, store).await
+    disk.free.store(1 << 40, Ordering::Release);
+    finished(&sink.fetcher.fetch(claims[0].clone()))
+        .await
+        .unwrap();
+    sink.holds(&claims[0], &large);
 }
 
 /// Digests of bytes that nobody has.
