@@ -172,6 +172,7 @@ impl Node {
                 &store,
                 &repos,
                 &access,
+                &journal,
             )?),
         };
         let inner = Inner {

@@ -159,12 +159,7 @@ impl Job {
             }
         }
         match outcome {
-            Outcome::Wrong(reason) => {
-                if self.wrong.add(pending.head) {
-                    let head = pending.head;
-                    tracing::error!(repository = %self.repository, %head, reason, "a head is wrong and not shown");
-                }
-            }
+            Outcome::Wrong(reason) => self.wrong.add(self.repository, pending.head, &reason),
             _ => self.show(round, asked.last().copied()).await,
         }
         Ok(true)
