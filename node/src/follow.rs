@@ -14,6 +14,8 @@ mod findings;
 mod intake;
 mod own;
 mod sender;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
