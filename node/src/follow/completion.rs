@@ -108,7 +108,7 @@ pub(super) fn spawn(
     found: mpsc::Sender<RepositoryId>,
     stop: CancellationToken,
 ) -> Completion {
-    let (wishes, wished) = mpsc::channel(WISHES_MAX);
+    let (wishes, heard) = mpsc::channel(WISHES_MAX);
     let completion = Completion {
         wishes,
         missed: Arc::default(),
@@ -132,14 +132,14 @@ pub(super) fn spawn(
         stop,
     };
     missed.notify_one();
-    tokio::spawn(queue.run(wished, missed, connected));
+    tokio::spawn(queue.run(heard, missed, connected));
     completion
 }
 
 impl Queue {
     async fn run(
         mut self,
-        mut wished: mpsc::Receiver<(RepositoryId, PublicKey)>,
+        mut heard: mpsc::Receiver<(RepositoryId, PublicKey)>,
         missed: Arc<Notify>,
         connected: Arc<Notify>,
     ) {
@@ -155,7 +155,7 @@ impl Queue {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                wish = wished.recv() => match wish {
+                wish = heard.recv() => match wish {
                     Some((repository, source)) => self.want(repository, Some(source)),
                     None => return,
                 },
