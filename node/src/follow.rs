@@ -10,20 +10,26 @@
 
 mod completion;
 mod driver;
+mod findings;
 mod intake;
 mod own;
 mod sender;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use cairn_protocol::hash::RepositoryId;
+use cairn_protocol::key::SecretKey;
 use cairn_protocol::record::Record;
 use cairn_protocol::spread::Known;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::blobs::Blobs;
+use crate::fetch::Disagreement;
+use crate::journal::Journal;
 use crate::repos::{Repos, touched};
 use crate::store::Store;
 use crate::swarm::{Swarm, SwarmEvent};
@@ -33,6 +39,9 @@ const PUBLISHED_MAX: usize = 1024;
 /// Groups of stored records that wait for the machine.
 const LEARNT_MAX: usize = 64;
 
+/// Findings that wait to be said; further ones are only logged.
+const FINDINGS_MAX: usize = 64;
+
 /// What following needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
@@ -41,6 +50,9 @@ pub(crate) struct Parts {
     pub(crate) access: Access,
     pub(crate) swarm: Swarm,
     pub(crate) blobs: Blobs,
+    pub(crate) journal: Journal,
+    /// The node's.
+    pub(crate) key: Arc<SecretKey>,
 }
 
 /// Records that this node stored by itself.
@@ -63,6 +75,7 @@ impl Follower {
     pub(crate) fn spawn(
         parts: Parts,
         events: mpsc::Receiver<SwarmEvent>,
+        disagreements: broadcast::Receiver<Disagreement>,
         stop: CancellationToken,
     ) -> Self {
         let (published, publications) = mpsc::channel(PUBLISHED_MAX);
@@ -74,7 +87,15 @@ impl Follower {
         };
         let missed = Arc::clone(&follower.missed);
         let own = own::Own::new(parts.clone(), learn, stop.clone());
-        let completion = completion::spawn(parts.clone(), stop.clone());
+        let (wrong, wrong_heads) = mpsc::channel(FINDINGS_MAX);
+        let completion = completion::spawn(parts.clone(), wrong, stop.clone());
+        tokio::spawn(findings::run(
+            parts.clone(),
+            follower.clone(),
+            disagreements,
+            wrong_heads,
+            stop.clone(),
+        ));
         let (related, relation) = tokio::sync::oneshot::channel();
         tokio::spawn(own.run(publications, missed, related));
         tokio::spawn(driver::run(

@@ -1,6 +1,7 @@
 //! What a node has that speaks to others: swarm, blobs, fetcher, follower, and the runtime they run on.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_protocol::key::SecretKey;
@@ -14,6 +15,7 @@ use crate::cache::Cache;
 use crate::config::NetworkConfig;
 use crate::fetch::Fetcher;
 use crate::follow::{Follower, Parts};
+use crate::journal::Journal;
 use crate::repos::Repos;
 use crate::store::Store;
 use crate::swarm::{Swarm, SwarmConfig, SwarmError};
@@ -44,6 +46,7 @@ impl Network {
         repos: &Repos,
         access: &Access,
         cache: &Cache,
+        journal: &Journal,
     ) -> Result<Self, SwarmError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -82,8 +85,10 @@ impl Network {
                 access: access.clone(),
                 swarm: swarm.clone(),
                 blobs: blobs.clone(),
+                journal: journal.clone(),
+                key: Arc::new(SecretKey::from_seed(key.seed())),
             };
-            let follower = Follower::spawn(parts, heard, stop.clone());
+            let follower = Follower::spawn(parts, heard, fetcher.disagreements(), stop.clone());
             Ok::<_, SwarmError>((swarm, blobs, fetcher, follower))
         })?;
         runtime.spawn(cache.clone().watch(stop.clone()));

@@ -181,6 +181,7 @@ impl Node {
                 &repos,
                 &access,
                 &cache,
+                &journal,
             )?),
         };
         let inner = Inner {

@@ -54,19 +54,25 @@ impl Completion {
 }
 
 /// Heads that can never be shown.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Wrong {
     heads: Arc<Mutex<HashSet<RecordId>>>,
+    found: mpsc::Sender<RepositoryId>,
 }
 
 impl Wrong {
-    /// Remembers one; `true` where it is new.
-    fn add(&self, head: RecordId) -> bool {
+    /// Remembers one, and has it said where it is new.
+    fn add(&self, repository: RepositoryId, head: RecordId, reason: &str) {
         let mut heads = self.heads.lock();
         if heads.len() >= WRONG_MAX {
             heads.clear();
         }
-        heads.insert(head)
+        if heads.insert(head) {
+            tracing::error!(%repository, %head, reason, "a head is wrong and not shown");
+            if self.found.try_send(repository).is_err() {
+                tracing::debug!(%repository, "not attested: too many findings wait");
+            }
+        }
     }
 
     fn contains(&self, head: &RecordId) -> bool {
@@ -97,8 +103,12 @@ struct Queue {
 }
 
 /// Begins with all repositories that are not shown at their head in force.
-pub(super) fn spawn(parts: Parts, stop: CancellationToken) -> Completion {
-    let (wishes, wished) = mpsc::channel(WISHES_MAX);
+pub(super) fn spawn(
+    parts: Parts,
+    found: mpsc::Sender<RepositoryId>,
+    stop: CancellationToken,
+) -> Completion {
+    let (wishes, heard) = mpsc::channel(WISHES_MAX);
     let completion = Completion {
         wishes,
         missed: Arc::default(),
@@ -110,7 +120,10 @@ pub(super) fn spawn(parts: Parts, stop: CancellationToken) -> Completion {
     );
     let queue = Queue {
         parts,
-        wrong: Wrong::default(),
+        wrong: Wrong {
+            heads: Arc::default(),
+            found,
+        },
         wishes: HashMap::new(),
         ready: VecDeque::new(),
         due: BTreeSet::new(),
@@ -119,14 +132,14 @@ pub(super) fn spawn(parts: Parts, stop: CancellationToken) -> Completion {
         stop,
     };
     missed.notify_one();
-    tokio::spawn(queue.run(wished, missed, connected));
+    tokio::spawn(queue.run(heard, missed, connected));
     completion
 }
 
 impl Queue {
     async fn run(
         mut self,
-        mut wished: mpsc::Receiver<(RepositoryId, PublicKey)>,
+        mut heard: mpsc::Receiver<(RepositoryId, PublicKey)>,
         missed: Arc<Notify>,
         connected: Arc<Notify>,
     ) {
@@ -142,7 +155,7 @@ impl Queue {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                wish = wished.recv() => match wish {
+                wish = heard.recv() => match wish {
                     Some((repository, source)) => self.want(repository, Some(source)),
                     None => return,
                 },

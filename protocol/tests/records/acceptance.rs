@@ -778,7 +778,7 @@ fn attestations_are_anybodys_and_those_with_the_lowest_ids_are_kept_whatever_the
         let attested = ledger.attestations(&realm.repository);
         attested.map(|(id, ..)| id).collect()
     };
-    let mut lowest: Vec<RecordId> = all.iter().map(cairn_protocol::record::Record::id).collect();
+    let mut lowest: Vec<RecordId> = all.iter().map(Record::id).collect();
     lowest.sort_unstable();
     lowest.truncate(cairn_protocol::limits::ATTESTATIONS_MAX);
     for _ in 0..2 {
@@ -818,7 +818,7 @@ fn heads_are_named_from_the_newest_back_and_only_those_of_the_history() {
         let heads = ledger.heads(&realm.repository, max);
         heads.iter().map(|head| head.id).collect()
     };
-    let newest_first: Vec<RecordId> = heads.iter().rev().map(|head| head.id()).collect();
+    let newest_first: Vec<RecordId> = heads.iter().rev().map(Record::id).collect();
     assert_eq!(ids(&world.ledger, 10), newest_first);
     assert_eq!(ids(&world.ledger, 2), newest_first[..2]);
     let second = world.ledger.head(&realm.repository, &heads[1].id());

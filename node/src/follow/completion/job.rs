@@ -148,7 +148,7 @@ impl Job {
                 continue;
             };
             asked.push(peer);
-            match self.from_peer(peer, &mut round, missing.clone()).await {
+            match self.ask_peer(peer, &mut round, missing.clone()).await {
                 Ok(finished) => outcome = finished,
                 Err(Failure::Store(error)) => return Err(error.into()),
                 Err(Failure::Stopped) => return Err(Failure::Stopped),
@@ -159,12 +159,7 @@ impl Job {
             }
         }
         match outcome {
-            Outcome::Wrong(reason) => {
-                if self.wrong.add(pending.head) {
-                    let head = pending.head;
-                    tracing::error!(repository = %self.repository, %head, reason, "a head is wrong and not shown");
-                }
-            }
+            Outcome::Wrong(reason) => self.wrong.add(self.repository, pending.head, &reason),
             _ => self.show(round, asked.last().copied()).await,
         }
         Ok(true)
@@ -192,7 +187,7 @@ impl Job {
     }
 
     /// Fetches from one peer until the walk is through, or the peer gives nothing more.
-    async fn from_peer(
+    async fn ask_peer(
         &mut self,
         peer: PublicKey,
         round: &mut Round,

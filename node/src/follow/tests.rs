@@ -1,0 +1,216 @@
+//! Access, intake and findings, on whole nodes.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it should be"
+)]
+
+use std::time::{Duration, Instant};
+
+use cairn_protocol::hash::{Blake3, GitOid};
+use cairn_protocol::name::RepoKind;
+use cairn_protocol::record::Record;
+use cairn_protocol::spread::Input;
+use tempfile::TempDir;
+
+use super::intake::Intake;
+use crate::access::Access;
+use crate::publish::PushRequest;
+use crate::repos::{EntryKind, Found, Outcome, Repo, RepoError, Walk, WrongClaim};
+use crate::{Config, NetworkConfig, Node};
+
+fn node(data: &TempDir, network: bool) -> Node {
+    let network = network.then(|| NetworkConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+        ..NetworkConfig::default()
+    });
+    Node::spawn(Config {
+        network,
+        ..Config::new(data.path())
+    })
+    .unwrap()
+}
+
+fn push(node: &Node, text: &str) -> Repo {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("a")).unwrap();
+    std::fs::write(folder.path().join("a/config.json"), text).unwrap();
+    let request = PushRequest {
+        dir: folder.path().to_owned(),
+        repo: "tiny".to_owned(),
+        kind: RepoKind::Model,
+        reference: "main".to_owned(),
+        message: None,
+    };
+    node.push(&request, &mut |_| {}).unwrap();
+    match node.repos().find(RepoKind::Model, "local/tiny").unwrap() {
+        Found::Repo(repo) => repo,
+        Found::Redirect(to) => panic!("redirected to {to}"),
+    }
+}
+
+fn records(node: &Node) -> Vec<Record> {
+    let mut records = Vec::new();
+    let each = &mut |envelope: &[u8]| records.push(Record::parse(envelope).unwrap());
+    node.inner.store.records(each).unwrap();
+    records
+}
+
+fn file(repo: &Repo) -> (Blake3, crate::repos::FileEntry, GitOid) {
+    let entry = repo.commit("main").unwrap().entry("a/config.json").unwrap();
+    let entry = entry.unwrap();
+    let EntryKind::File(file) = entry.kind else {
+        panic!("a file");
+    };
+    (file.blake3.unwrap(), file, entry.oid)
+}
+
+#[test]
+fn peers_may_read_what_a_shown_repository_reaches_and_nothing_that_is_only_stored() {
+    let data = TempDir::new().unwrap();
+    let node = node(&data, true);
+    let mut batch = node.inner.store.batch();
+    let staged = batch.put("staged, and of no commit".into());
+    batch.commit().unwrap();
+    let repo = push(&node, "{}");
+    let (content, ..) = file(&repo);
+    let peer = node.inner.keys.node.public();
+    let begun = Instant::now();
+    while !node.inner.access.may_read(&peer, &content) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "in vain");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(node.inner.access.may_read(&peer, &repo.refs_hash()));
+    assert!(!node.inner.access.may_read(&peer, &staged));
+    assert!(!node.inner.access.may_read(&peer, &Blake3::of(b"absent")));
+}
+
+#[test]
+fn a_walk_names_what_is_missing_goes_on_with_it_and_refuses_what_is_wrong() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (from, to) = (node(&from, false), node(&to, false));
+    let repo = push(&from, "{}");
+    let access = Access::default();
+    let store = to.inner.store.clone();
+    let mut walk = Walk::new(store.clone(), access.clone(), repo.refs_hash());
+    let mut rounds = 0;
+    loop {
+        match walk.go_on(&|| false).unwrap() {
+            Outcome::Complete => break,
+            Outcome::Wrong(reason) => panic!("{reason}"),
+            Outcome::Missing(missing) => {
+                let mut batch = store.batch();
+                for hash in missing {
+                    batch.put(from.inner.store.blob(&hash).unwrap());
+                }
+                batch.commit().unwrap();
+            }
+        }
+        rounds += 1;
+        assert!(rounds < 10, "each round fetches a level");
+    }
+    assert!(
+        rounds >= 4,
+        "refs, commit entry, commit and manifest, folder"
+    );
+    let peer = to.inner.keys.node.public();
+    let (content, ..) = file(&repo);
+    assert!(
+        !access.may_read(&peer, &content),
+        "not before it is published"
+    );
+    walk.publish();
+    assert!(access.may_read(&peer, &content));
+
+    // The same commit entry under another commit's id.
+    let refs = from.inner.repos.reader().refs(&repo.refs_hash()).unwrap();
+    let mut wrong = refs;
+    for target in wrong.0.values_mut() {
+        target.oid = GitOid::from_bytes([9; 20]);
+    }
+    let mut batch = store.batch();
+    let wrong = batch.put(wrong.encode().into());
+    batch.commit().unwrap();
+    let mut walk = Walk::new(store, access, wrong);
+    let outcome = walk.go_on(&|| false).unwrap();
+    assert!(matches!(outcome, Outcome::Wrong(_)), "{outcome:?}");
+}
+
+#[test]
+fn records_are_logged_only_once_they_wait_no_more() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (from, to) = (node(&from, false), node(&to, false));
+    let repo = push(&from, "{}");
+    let peer = from.inner.keys.node.public();
+    let all = records(&from);
+    let mut intake = Intake::new(to.inner.store.clone(), to.inner.repos.clone());
+    let offer =
+        |intake: &mut Intake, record: &Record| intake.take(vec![(peer, Box::new(record.clone()))]);
+    let logged = || records(&to).len();
+    let before = logged();
+    for record in all.iter().skip(1).rev() {
+        let taken = offer(&mut intake, record);
+        assert!(matches!(taken.answers[..], [Input::NotNow(_)]));
+        assert_eq!(logged(), before, "anybody could have made it up");
+    }
+    let taken = offer(&mut intake, &all[0]);
+    assert_eq!(
+        taken.answers.len(),
+        all.len(),
+        "with all that waited for it"
+    );
+    assert_eq!(logged(), before + all.len());
+    assert!(taken.touched.iter().any(|(id, _)| *id == repo.id()));
+    assert!(to.inner.repos.pending(&repo.id()).is_some());
+    assert!(
+        to.inner.repos.get(&repo.id()).is_none(),
+        "its metadata is not here"
+    );
+    let again = offer(&mut intake, &all[0]);
+    assert!(matches!(again.answers[..], [Input::Taken(_)]));
+    assert_eq!(logged(), before + all.len(), "nothing is logged twice");
+}
+
+#[test]
+fn a_wrong_claim_makes_its_commits_invalid_over_a_restart_and_no_others() {
+    let data = TempDir::new().unwrap();
+    let first = node(&data, false);
+    let repo = push(&first, "{}");
+    assert_eq!(repo.invalid().unwrap(), None);
+    let (blake3, entry, oid) = file(&repo);
+    let claim = WrongClaim {
+        path: "a/config.json".to_owned(),
+        blake3,
+        size: entry.size,
+        sha256: entry.sha256,
+        git: Some(oid),
+        digest: "sha256".to_owned(),
+    };
+    let id = repo.id();
+    let journaled = crate::journal::Entry::Invalid {
+        repository: id,
+        path: claim.path.clone(),
+        blake3,
+        size: claim.size,
+        sha256: claim.sha256,
+        git: claim.git,
+        digest: claim.digest.clone(),
+    };
+    first.inner.journal.append(journaled).unwrap();
+    let generation = first.repos().generation();
+    first.inner.repos.mark_wrong(id, claim.clone());
+    assert!(first.repos().generation() > generation);
+    assert!(!first.inner.repos.is_new_wrong_claim(&id, &claim));
+    drop((repo, first));
+    let second = node(&data, false);
+    let repo = second.inner.repos.get(&id).unwrap();
+    assert!(repo.invalid().unwrap().unwrap().contains("sha256"));
+    let refused = repo.commit("main").unwrap().entry("a/config.json");
+    assert!(matches!(refused, Err(RepoError::Invalid(_))), "{refused:?}");
+    let repo = push(&second, "{\"other\": 1}");
+    assert_eq!(
+        repo.invalid().unwrap(),
+        None,
+        "the next commit makes no such claim"
+    );
+}
