@@ -29,7 +29,7 @@ use crate::store::{Store, StoreError};
 const FREE_PART: u64 = 10;
 /// Bytes of the disk that a cache with a bound of its own leaves free: the store needs them for records.
 const RESERVE_BYTES: u64 = 64 << 20;
-/// Part of the bound that is freed beyond what is needed, and bytes that this is at most.
+/// Part of the bound that is freed at least, where anything is, and bytes that this is at most.
 const SLACK_PART: u64 = 16;
 const SLACK_BYTES_MAX: u64 = 256 << 20;
 /// Time between two looks at the bound.
@@ -366,8 +366,8 @@ impl Cache {
             });
         }
         picture.cached.sort_by_key(|file| file.used);
-        // A little more, so that the next file does not have to ask for it again.
-        let excess = excess + SLACK_BYTES_MAX.min(picture.bound / SLACK_PART);
+        // Not less than this, so that many small files don't each ask for it again.
+        let excess = excess.max(SLACK_BYTES_MAX.min(picture.bound / SLACK_PART));
         let mut freed = 0;
         let mut number = 0_u64;
         for file in picture.cached {

@@ -44,7 +44,12 @@ impl World {
                 ledger.insert(&Record::parse_trusted(envelope).unwrap());
             })
             .unwrap();
-        let repos = Repos::new(store.clone(), ledger, &std::collections::BTreeMap::new(), "local");
+        let repos = Repos::new(
+            store.clone(),
+            ledger,
+            &std::collections::BTreeMap::new(),
+            "local",
+        );
         let pinned: HashSet<RepositoryId> = pinned.iter().copied().collect();
         repos.loaded(NamespaceId::from_bytes([9; 32]), pinned);
         Cache::new(store, repos, self.folder.path().to_owned(), bytes)
@@ -87,9 +92,15 @@ fn what_was_used_least_recently_goes_and_what_is_pinned_stays() {
     let file = FILE_BYTES as u64;
     let cache = world.cache(Some(3 * file), &[one.id()]);
     let usage = cache.usage().unwrap();
-    assert_eq!((usage.files, usage.bytes, usage.bound), (2, 2 * file, 3 * file));
+    assert_eq!(
+        (usage.files, usage.bytes, usage.bound),
+        (2, 2 * file, 3 * file)
+    );
     for seed in [4, 3] {
-        world.node.content(&Blake3::of(&vec![seed; FILE_BYTES])).unwrap();
+        world
+            .node
+            .content(&Blake3::of(&vec![seed; FILE_BYTES]))
+            .unwrap();
     }
     // One more fits; a second one does not, and the file that was read first goes.
     let first = cache.make_room(&[wanted(Some(two.id()), 0, file)]).unwrap();
@@ -108,7 +119,9 @@ fn what_can_t_fit_is_refused_and_costs_nothing() {
     let file = FILE_BYTES as u64;
     let cache = world.cache(Some(4 * file), &[]);
     let two = world.repo("two").id();
-    let error = cache.make_room(&[wanted(Some(two), 0, 5 * file)]).unwrap_err();
+    let error = cache
+        .make_room(&[wanted(Some(two), 0, 5 * file)])
+        .unwrap_err();
     let StoreError::CacheFull { size, bound } = error else {
         panic!("{error}");
     };
@@ -137,7 +150,10 @@ fn nothing_goes_that_is_on_its_way_or_while_somebody_pushes() {
     drop(rooms);
     let pushing = cache.pushing();
     let room = cache.make_room(&[wanted(Some(two), 0, file)]).unwrap();
-    assert!((1..=4).all(|seed| world.here(seed)), "the bound waits for the push");
+    assert!(
+        (1..=4).all(|seed| world.here(seed)),
+        "the bound waits for the push"
+    );
     drop((pushing, room));
     let room = cache.make_room(&[wanted(Some(two), 0, file)]).unwrap();
     assert_eq!((1..=4).filter(|&seed| world.here(seed)).count(), 3);
