@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod cli {
     mod node;
+    mod peers;
     mod settings;
     mod support;
     mod usage;

@@ -29,6 +29,9 @@ use crate::store::{Store, StoreError};
 const FREE_PART: u64 = 10;
 /// Bytes of the disk that a cache with a bound of its own leaves free: the store needs them for records.
 const RESERVE_BYTES: u64 = 64 << 20;
+/// Part of the bound that is freed at least, where anything is, and bytes that this is at most.
+const SLACK_PART: u64 = 16;
+const SLACK_BYTES_MAX: u64 = 256 << 20;
 /// Time between two looks at the bound.
 const LOOK_PAUSE: Duration = Duration::from_mins(1);
 
@@ -105,17 +108,25 @@ impl Disk {
 #[derive(Debug)]
 pub(crate) struct Room {
     cache: Arc<Inner>,
-    hash: Option<Blake3>,
+    hash: Blake3,
+}
+
+/// A file that is going to be fetched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The repository that claims it; none for one that is to be healed.
+    pub(crate) repository: Option<RepositoryId>,
+    pub(crate) hash: Blake3,
+    pub(crate) size: u64,
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        let Some(hash) = self.hash else { return };
         let mut rooms = self.cache.rooms.lock();
-        if let Some(coming) = rooms.get_mut(&hash) {
+        if let Some(coming) = rooms.get_mut(&self.hash) {
             coming.holders -= 1;
             if coming.holders == 0 {
-                rooms.remove(&hash);
+                rooms.remove(&self.hash);
             }
         }
     }
@@ -164,33 +175,33 @@ impl Cache {
         self.inner.pushing.read_recursive()
     }
 
-    /// Makes room for a file that `repository` claims, by evicting others where it must; the file is not
-    /// evicted while the room is held. Blocking.
+    /// Makes room for files on their way, by evicting others where it must; none of them is evicted while
+    /// its room is held. Blocking.
     ///
-    /// [`StoreError::CacheFull`] where the file does not fit, whatever is evicted.
-    pub(crate) fn make_room(
-        &self,
-        repository: &RepositoryId,
-        hash: &Blake3,
-        size: u64,
-    ) -> Result<Room, StoreError> {
-        let inner = &self.inner;
-        if size < FLAT_BYTES_MIN {
-            // It goes into the log, which is not evicted from.
-            return Ok(Room {
-                cache: Arc::clone(inner),
-                hash: None,
-            });
+    /// [`StoreError::CacheFull`] where what is going to be cached does not fit, whatever is evicted.
+    pub(crate) fn make_room(&self, wanted: &[Wanted]) -> Result<Vec<Room>, StoreError> {
+        // Taken first, so that two files never count on the same room. Smaller ones go into the log, which
+        // is not evicted from.
+        let flat = wanted.iter().filter(|file| file.size >= FLAT_BYTES_MIN);
+        let mut asked = 0_u64;
+        let rooms: Vec<Room> = flat
+            .map(|file| {
+                let cached = !self.is_kept(file.repository.as_ref());
+                asked += if cached { file.size } else { 0 };
+                // Until somebody reads it, being fetched for somebody counts as its last use.
+                self.inner.store.wanted(&file.hash);
+                self.announce(file, cached)
+            })
+            .collect();
+        if asked > 0 && !self.fits_surely()? {
+            self.evict(Some(asked))?;
         }
-        let cached = !self.is_kept(repository);
-        // Taken first, so that two files never count on the same room.
-        let room = self.announce(*hash, size, cached);
-        // Fetched for somebody: until it is read for the first time that counts as its last use.
-        inner.store.wanted(hash);
-        if cached && !self.fits_surely()? {
-            self.evict(Some(size))?;
-        }
-        Ok(room)
+        Ok(rooms)
+    }
+
+    /// Whether what a repository claims is no cache; what is asked for on nobody's behalf is to be healed.
+    pub(crate) fn is_kept(&self, repository: Option<&RepositoryId>) -> bool {
+        repository.is_none_or(|repository| self.inner.repos.is_kept(repository))
     }
 
     /// Evicts what exceeds the bound, as far as it can. Blocking.
@@ -258,15 +269,10 @@ impl Cache {
         })
     }
 
-    /// Whether a repository's content is no cache.
-    fn is_kept(&self, repository: &RepositoryId) -> bool {
-        self.inner.repos.is_kept(repository)
-    }
-
-    fn announce(&self, hash: Blake3, size: u64, cached: bool) -> Room {
+    fn announce(&self, file: &Wanted, cached: bool) -> Room {
         let mut rooms = self.inner.rooms.lock();
-        let coming = rooms.entry(hash).or_insert(Coming {
-            size,
+        let coming = rooms.entry(file.hash).or_insert(Coming {
+            size: file.size,
             holders: 0,
             cached,
         });
@@ -275,7 +281,7 @@ impl Cache {
         coming.cached &= cached;
         Room {
             cache: Arc::clone(&self.inner),
-            hash: Some(hash),
+            hash: file.hash,
         }
     }
 
@@ -360,6 +366,8 @@ impl Cache {
             });
         }
         picture.cached.sort_by_key(|file| file.used);
+        // Not less than this, so that many small files don't each ask for it again.
+        let excess = excess.max(SLACK_BYTES_MAX.min(picture.bound / SLACK_PART));
         let mut freed = 0;
         let mut number = 0_u64;
         for file in picture.cached {

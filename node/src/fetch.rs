@@ -36,6 +36,7 @@ pub use all::Fetched;
 pub use arriving::Arriving;
 
 use crate::blobs::Blobs;
+use crate::cache::Cache;
 use crate::store::{Claim, Store, StoreError};
 use crate::swarm::Swarm;
 use claims::{Claimed, Refused};
@@ -158,6 +159,7 @@ pub(crate) struct Fetcher {
 #[derive(Debug)]
 struct Inner {
     store: Store,
+    cache: Cache,
     blobs: Blobs,
     swarm: Swarm,
     stop: CancellationToken,
@@ -187,12 +189,19 @@ impl From<StoreError> for FetchError {
 
 impl Fetcher {
     /// Call within a tokio runtime; everything ends at `stop`.
-    pub(crate) fn spawn(store: Store, blobs: Blobs, swarm: Swarm, stop: CancellationToken) -> Self {
+    pub(crate) fn spawn(
+        store: Store,
+        cache: Cache,
+        blobs: Blobs,
+        swarm: Swarm,
+        stop: CancellationToken,
+    ) -> Self {
         let mut seed = [0; 8];
         // Only spreads the load: without randomness it is spread less well.
         getrandom::fill(&mut seed).unwrap_or_default();
         let inner = Arc::new(Inner {
             store,
+            cache,
             blobs,
             swarm,
             stop,

@@ -78,7 +78,13 @@ impl Network {
             let blobs = blobs
                 .await
                 .map_err(|error| SwarmError::Other(error.to_string()))?;
-            let fetcher = Fetcher::spawn(store.clone(), blobs.clone(), swarm.clone(), stop.clone());
+            let fetcher = Fetcher::spawn(
+                store.clone(),
+                cache.clone(),
+                blobs.clone(),
+                swarm.clone(),
+                stop.clone(),
+            );
             let parts = Parts {
                 store: store.clone(),
                 repos: repos.clone(),

@@ -82,7 +82,7 @@ fn up_says_where_it_is_and_stops_in_good_order() {
     assert!(!socket.exists());
     let mut rest = String::new();
     up.stdout.read_to_string(&mut rest).unwrap();
-    for name in ["data ", "names ", "peer "] {
+    for name in ["data ", "names ", "peer ", "listens "] {
         assert!(rest.lines().any(|line| line.starts_with(name)), "{rest}");
     }
     assert!(rest.contains(status["peer_id"].as_str().unwrap()));
@@ -199,6 +199,9 @@ fn answers_have_the_members_that_scripts_rely_on() {
             "format",
             "peer_id",
             "listen_addrs",
+            "peers",
+            "transfers",
+            "cache",
             "gateway_url",
             "namespace",
             "namespace_alias",
@@ -402,7 +405,7 @@ fn a_folder_with_a_long_path_works_alike() {
         .path(&"d".repeat(100))
         .join("e".repeat(100))
         .join("data");
-    let up = Up::start(world.command(&["up", "--gateway", "127.0.0.1:0", "--data", text(&data)]));
+    let up = world.up_with(&["--data", text(&data)]);
     let status = world.run(&["status", "--json", "--data", text(&data)]);
     assert_eq!(status.json()["pid"], up.child.id());
 }
@@ -474,20 +477,34 @@ fn the_demo_shows_itself_and_leaves_nothing() {
         assert!(!line.is_empty(), "{told}");
         told += &line;
     }
-    assert!(told.lines().count() <= 15, "{told}");
+    assert!(told.lines().count() <= 20, "{told}");
+    assert!(told.contains(" taken from 12D3"), "{told}");
+    assert!(told.contains("signed by  ed25519:"), "{told}");
     let url = told
         .split_whitespace()
         .find_map(|word| word.strip_prefix("HF_ENDPOINT="))
         .unwrap();
-    let answer = get(url, "/local/tiny-bert/resolve/main/config.json");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("BertModel"), "{answer}");
-
     let folder = std::fs::read_dir(&temporary).unwrap().next().unwrap();
-    let data = folder.unwrap().path().join("data");
-    let listed = world.run(&["ls", "--json", "--data", text(&data)]).json();
+    let folder = folder.unwrap().path();
+    let (first, second) = (folder.join("publisher"), folder.join("data"));
+    let ask =
+        |verb: &str, data: &PathBuf| world.run(&[verb, "--json", "--data", text(data)]).json();
+    let listed = ask("ls", &second);
     let repo = listed["repositories"][0]["repo"].as_str().unwrap();
     assert!(repo.ends_with("/tiny-bert"), "{repo}");
+    assert_eq!(ask("ls", &first)["repositories"][0]["repo"], repo);
+    let answer = get(url, &format!("/{repo}/resolve/main/config.json"));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("BertModel"), "{answer}");
+    // Two nodes with keys of their own, and what the one took the other sent.
+    let (one, two) = (ask("status", &first), ask("status", &second));
+    assert_ne!(one["peer_id"], two["peer_id"]);
+    assert_ne!(one["namespace"], two["namespace"]);
+    let (sent, taken) = (ask("peers", &first), ask("peers", &second));
+    assert_eq!(taken["peers"][0]["peer_id"], one["peer_id"]);
+    assert_eq!(sent["peers"][0]["peer_id"], two["peer_id"]);
+    let taken = taken["peers"][0]["taken_bytes"].as_u64().unwrap();
+    assert!(taken > 50_000, "{taken}");
 
     demo.signal("INT");
     let (code, took) = demo.wait();

@@ -116,6 +116,36 @@ fn flags_go_before_the_environment_before_the_file_before_the_default() {
 }
 
 #[test]
+fn settings_of_the_network_are_lists_switches_and_sizes_with_units() {
+    let world = World::new();
+    let file = world.path("cairn.toml");
+    std::fs::write(
+        &file,
+        "peers = [\"/ip4/192.0.2.1/tcp/1\"]\ncache_size = \"2GiB\"\nupload_rate = 1_000_000\n",
+    )
+    .unwrap();
+    let output = world
+        .command(&["config", "show", "--json", "--config", text(&file)])
+        .env(
+            "CAIRN_LISTEN",
+            "/ip4/127.0.0.1/tcp/0, /ip6/::1/udp/0/quic-v1",
+        )
+        .env("CAIRN_MDNS", "false")
+        .env("CAIRN_DOWNLOAD_RATE", "1.5 MB")
+        .output();
+    let shown = values(&Ran::of(output.unwrap()).json());
+    assert_eq!(
+        shown["listen"],
+        json!(["/ip4/127.0.0.1/tcp/0", "/ip6/::1/udp/0/quic-v1"])
+    );
+    assert_eq!(shown["peers"], json!(["/ip4/192.0.2.1/tcp/1"]));
+    assert_eq!(shown["mdns"], false);
+    assert_eq!(shown["cache_size"], 2_u64 << 30);
+    assert_eq!(shown["upload_rate"], 1_000_000);
+    assert_eq!(shown["download_rate"], 1_500_000);
+}
+
+#[test]
 fn people_read_a_table_of_them() {
     let world = World::new();
     let shown = world
@@ -189,8 +219,8 @@ fn a_wrong_file_is_named_with_what_is_wrong() {
         failure("gatway = \"127.0.0.1:0\""),
         format!(
             "error: unknown setting `gatway` in {file}\n\
-             hint: the settings are gateway, public_url, namespace_alias, author_name, author_email, \
-             view_cache_bytes, log, log_format, aliases\n"
+             hint: the settings are gateway, public_url, listen, peers, mdns, cache_size, upload_rate, \
+             download_rate, namespace_alias, author_name, author_email, view_cache_bytes, log, log_format, aliases\n"
         )
     );
     for (text, expected) in [
@@ -205,6 +235,14 @@ fn a_wrong_file_is_named_with_what_is_wrong() {
         ("author_email = \"<a@b>\"", "setting `author_email`"),
         ("log = \"a=b=c\"", "setting `log`"),
         ("log_format = \"xml\"", "setting `log_format`"),
+        ("listen = \"/ip4/127.0.0.1/tcp/0\"", "setting `listen`"),
+        ("listen = [\"127.0.0.1:0\"]", "setting `listen`"),
+        ("peers = [\"/ip4/127.0.0.1\"]", "setting `peers`"),
+        ("mdns = \"maybe\"", "setting `mdns`"),
+        ("cache_size = \"much\"", "setting `cache_size`"),
+        ("cache_size = -1", "setting `cache_size`"),
+        ("upload_rate = 10", "setting `upload_rate`"),
+        ("download_rate = \"1.5\"", "setting `download_rate`"),
         ("[aliases]\ngpt2 = \"gpt2\"", "setting `aliases`"),
         ("[aliases]\n\"a/b\" = \"c/d\"", "setting `aliases`"),
         ("[aliases]\ngpt2 = \"a/b/c\"", "setting `aliases`"),
@@ -238,6 +276,9 @@ fn a_wrong_variable_is_named_and_a_strange_one_is_warned_of() {
         ("CAIRN_GATEWAY", "here"),
         ("CAIRN_VIEW_CACHE_BYTES", "much"),
         ("CAIRN_ALIASES", "gpt2"),
+        ("CAIRN_LISTEN", "/ip4/127.0.0.1/tcp/0,here"),
+        ("CAIRN_MDNS", "maybe"),
+        ("CAIRN_CACHE_SIZE", "much"),
         ("CAIRN_LOG_FORMAT", "xml"),
     ] {
         let output = world.command(&["config", "show"]).env(name, value).output();

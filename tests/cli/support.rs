@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+/// Where nodes listen for peers.
+pub(crate) const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
+
 /// A home folder with nothing in it, removed at the end.
 pub(crate) struct World {
     pub(crate) home: tempfile::TempDir,
@@ -56,7 +59,26 @@ impl World {
 
     /// Starts `cairn up` and reads its first line.
     pub(crate) fn up(&self) -> Up {
-        Up::start(self.command(&["up", "--gateway", "127.0.0.1:0"]))
+        self.up_with(&[])
+    }
+
+    /// The same with more arguments; it meets nobody that they don't name.
+    pub(crate) fn up_with(&self, arguments: &[&str]) -> Up {
+        let alone = [
+            "up",
+            "--gateway",
+            "127.0.0.1:0",
+            "--listen",
+            LOOPBACK,
+            "--no-mdns",
+        ];
+        Up::start(self.command(&[&alone, arguments].concat()))
+    }
+
+    /// An address that peers of this machine reach the running node at.
+    pub(crate) fn address(&self) -> String {
+        let status = self.run(&["status", "--json"]).json();
+        status["listen_addrs"][0].as_str().unwrap().to_owned()
     }
 }
 

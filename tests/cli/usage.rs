@@ -2,9 +2,11 @@
 
 use super::support::World;
 
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 16] = [
     "up",
     "push",
+    "pull",
+    "peers",
     "ls",
     "info",
     "verify",
@@ -56,6 +58,12 @@ fn mistakes_on_the_command_line_exit_with_2_and_print_no_data() {
         vec!["completions", "cobol"],
         vec!["up", "--gateway", "8080"],
         vec!["up", "--public-url", "models.example.org"],
+        vec!["up", "--listen", "0.0.0.0:22477"],
+        vec!["up", "--peer", "/tcp/22477"],
+        vec!["up", "--cache-size", "5 parsecs"],
+        vec!["up", "--upload-rate", "1"],
+        vec!["pull"],
+        vec!["pull", "a/b", "--peer", "192.0.2.7"],
         vec!["ls", "--log", "a=b=c"],
         vec!["ls", "--log-format", "xml"],
         vec!["ls", "--config", "/nonexistent/cairn.toml", "--fast"],
@@ -103,6 +111,7 @@ fn a_command_on_a_folder_without_a_node_says_so_and_makes_none() {
         &["verify"],
         &["pin", "a/b"],
         &["unpin", "a/b"],
+        &["peers"],
         &["gc"],
         &["doctor"],
         &["key", "show"],

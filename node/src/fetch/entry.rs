@@ -93,6 +93,15 @@ struct Rate {
 }
 
 impl Entry {
+    /// What room is made for.
+    pub(super) fn wanted(&self) -> crate::cache::Wanted {
+        crate::cache::Wanted {
+            repository: self.first.repository,
+            hash: self.hash,
+            size: self.size,
+        }
+    }
+
     pub(super) fn new(hash: Blake3, size: u64, first: Claimed) -> Arc<Self> {
         let state = State {
             arrivings: 1,

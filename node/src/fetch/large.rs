@@ -19,6 +19,7 @@ use super::entry::{Entry, InMemory};
 use super::search::{PROGRESS_BYTES, Search, progressing, prove_size};
 use super::{FetchError, Inner, PATIENCE, REQUESTS_MAX};
 use crate::blobs::{Piece, TransferError};
+use crate::cache::Room;
 use crate::store::{Digests, FinishError, Partial, StoreError};
 
 /// How often it is looked after.
@@ -152,10 +153,16 @@ impl Job {
         let _turn = self.turn().await?;
         self.inner.running.fetch_add(1, Ordering::AcqRel);
         let _running = Running(Arc::clone(&self.inner));
+        // Held to the end: what is on its way is not evicted.
+        let room;
         let mut partial = match self.open().await? {
             Found::Stored(digests) => return Ok(digests),
-            Found::Partial(partial) => partial,
+            Found::Partial(partial) => {
+                room = self.room().await?;
+                partial
+            }
             Found::Nothing => {
+                room = self.room().await?;
                 self.entry.run(None, 0);
                 let list = self.find_list().await?;
                 let (store, hash) = (self.inner.store.clone(), self.entry.hash);
@@ -168,6 +175,7 @@ impl Job {
             self.fetch(&partial).await?;
             self.settle().await?;
             if let Some(digests) = self.finish(&partial).await? {
+                drop(room);
                 return Ok(digests);
             }
             // Pieces were found changed on the disk: they are fetched again.
@@ -183,6 +191,14 @@ impl Job {
             path: std::path::PathBuf::from(self.entry.hash.to_string()),
         };
         Err(FetchError::from(error).into())
+    }
+
+    /// Makes room for the file in the cache.
+    async fn room(&self) -> Result<Vec<Room>, FetchError> {
+        let (cache, wanted) = (self.inner.cache.clone(), self.entry.wanted());
+        self.inner
+            .blocking(move || cache.make_room(&[wanted]))
+            .await
     }
 
     /// Waits to be among those that run: sooner where somebody reads.

@@ -21,6 +21,7 @@ use super::entry::{Entry, InMemory};
 use super::search::{LOOK_UP_TIMEOUT, TABLE_PATIENCE, progressing, prove_size};
 use super::{FetchError, Inner};
 use crate::blobs::TransferError;
+use crate::cache::Room;
 use crate::store::{Digests, Store, StoreError};
 
 /// Batches under way at once.
@@ -182,6 +183,8 @@ impl Batch {
 
     async fn run(&mut self) {
         self.find_stored().await;
+        // Held to the end: what is on its way is not evicted.
+        let _rooms = self.rooms().await;
         if self.missing.is_empty() {
             return;
         }
@@ -220,6 +223,27 @@ impl Batch {
         for repository in again {
             // Dialled meanwhile; they are asked the next time.
             drop(self.inner.swarm.providers(repository, TABLE_PATIENCE).await);
+        }
+    }
+
+    /// Makes room in the cache; what does not fit ends here.
+    async fn rooms(&mut self) -> Vec<Room> {
+        let waiting = self.missing.values().flatten();
+        let wanted: Vec<_> = waiting.map(|waits| waits.entry.wanted()).collect();
+        let cache = self.inner.cache.clone();
+        match self.inner.blocking(move || cache.make_room(&wanted)).await {
+            Ok(rooms) => rooms,
+            Err(error) => {
+                for waits in std::mem::take(&mut self.missing).into_values().flatten() {
+                    if (self.inner.cache).is_kept(waits.entry.first.repository.as_ref()) {
+                        let hash = waits.entry.hash;
+                        self.missing.entry(hash).or_default().push(waits);
+                    } else {
+                        end(&self.inner, &waits.entry, Err(error.clone()));
+                    }
+                }
+                Vec::new()
+            }
         }
     }
 
