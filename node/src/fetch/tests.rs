@@ -8,12 +8,14 @@ mod hostile;
 mod many;
 mod reading;
 
+use std::collections::BTreeMap;
 use std::io::{Seek as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cairn_protocol::accept::Ledger;
 use cairn_protocol::hash::{Blake3, RepositoryId};
 use cairn_protocol::key::{PublicKey, SecretKey};
 use tempfile::TempDir;
@@ -23,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Arriving, FetchError, Fetcher, Wanted};
 use crate::blobs::{Blobs, BlobsConfig};
+use crate::cache::Cache;
 use crate::files::RealFiles;
+use crate::repos::Repos;
 use crate::store::{Content, Digests, Store, StoreOptions};
 use crate::swarm::{Swarm, SwarmConfig};
 
@@ -93,7 +97,15 @@ async fn on(seed: u8, upload_rate: Option<u64>, folder: Arc<TempDir>, store: Sto
         stop.clone(),
     );
     let blobs = blobs.await.unwrap();
-    let fetcher = Fetcher::spawn(store.clone(), blobs.clone(), swarm.clone(), stop.clone());
+    let repos = Repos::new(store.clone(), Ledger::default(), &BTreeMap::new(), "local");
+    let cache = Cache::new(store.clone(), repos, folder.path().to_owned(), None);
+    let fetcher = Fetcher::spawn(
+        store.clone(),
+        cache,
+        blobs.clone(),
+        swarm.clone(),
+        stop.clone(),
+    );
     Peer {
         key: secret.public(),
         store,
