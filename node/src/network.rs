@@ -1,7 +1,7 @@
 //! What a node has that speaks to others: swarm, blobs, fetcher, follower, and the runtime they run on.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_protocol::key::SecretKey;
 use tokio::runtime::Runtime;
@@ -20,7 +20,10 @@ use crate::swarm::{Swarm, SwarmConfig, SwarmError};
 
 /// Events of the swarm that wait for the follower; the swarm reads no further frames meanwhile.
 const EVENTS_MAX: usize = 256;
-/// Time that tasks have to end.
+/// Time that tasks have to end by themselves, and time between two looks whether they have.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+const END_PAUSE: Duration = Duration::from_millis(5);
+/// Time that blocking work has to end after that.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The running network part of a node.
@@ -141,7 +144,15 @@ impl Drop for Network {
         // A runtime must not end on a thread that belongs to another one's tasks.
         let ending = std::thread::Builder::new()
             .name("cairn-network-end".to_owned())
-            .spawn(move || runtime.shutdown_timeout(END_TIMEOUT));
+            .spawn(move || {
+                // They say farewell to their peers and write what they have learnt.
+                let begin = Instant::now();
+                while runtime.metrics().num_alive_tasks() > 0 && begin.elapsed() < FAREWELL_TIMEOUT
+                {
+                    std::thread::sleep(END_PAUSE);
+                }
+                runtime.shutdown_timeout(END_TIMEOUT);
+            });
         match ending {
             Ok(ending) => drop(ending.join()),
             Err(error) => tracing::warn!(%error, "the network's tasks were not waited for"),
