@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_protocol::key::SecretKey;
 use tokio::runtime::Runtime;
@@ -18,12 +18,25 @@ use crate::follow::{Follower, Parts};
 use crate::journal::Journal;
 use crate::repos::Repos;
 use crate::store::Store;
-use crate::swarm::{Swarm, SwarmConfig, SwarmError};
+use crate::swarm::{DEFAULT_PORT, Swarm, SwarmConfig, SwarmError};
 
 /// Events of the swarm that wait for the follower; the swarm reads no further frames meanwhile.
 const EVENTS_MAX: usize = 256;
-/// Time that tasks have to end.
+/// Time that tasks have to end by themselves, and time between two looks whether they have.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+const END_PAUSE: Duration = Duration::from_millis(5);
+/// Time that blocking work has to end after that.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the network works on: cheap handles, which tasks keep until they end.
+#[derive(Debug, Clone)]
+pub(crate) struct Rooms {
+    pub(crate) store: Store,
+    pub(crate) repos: Repos,
+    pub(crate) access: Access,
+    pub(crate) cache: Cache,
+    pub(crate) journal: Journal,
+}
 
 /// The running network part of a node.
 #[derive(Debug)]
@@ -42,12 +55,15 @@ impl Network {
         config: &NetworkConfig,
         book: std::path::PathBuf,
         key: &SecretKey,
-        store: &Store,
-        repos: &Repos,
-        access: &Access,
-        cache: &Cache,
-        journal: &Journal,
+        rooms: &Rooms,
     ) -> Result<Self, SwarmError> {
+        let Rooms {
+            store,
+            repos,
+            access,
+            cache,
+            journal,
+        } = rooms;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("cairn-network")
@@ -64,7 +80,7 @@ impl Network {
         let (swarm, blobs, fetcher, follower) = runtime.block_on(async {
             let swarm = Swarm::spawn(swarm_config, key, events, stop.clone()).await?;
             let blobs_config = BlobsConfig {
-                bind: binds(&swarm.listen_ips()),
+                bind: binds(&swarm.listen_ips(), blobs_port(&config.listen)),
                 upload_rate: config.upload_rate,
                 download_rate: config.download_rate,
             };
@@ -119,8 +135,28 @@ impl Network {
     }
 }
 
+/// The UDP port for contents: the one after the first port that is listened on, so that a firewall can be
+/// told; 0 where that is left to the system.
+fn blobs_port(listen: &[String]) -> u16 {
+    let named = listen.iter().find_map(|address| {
+        let mut parts = address.split('/');
+        parts.find(|part| matches!(*part, "tcp" | "udp"))?;
+        parts.next()?.parse::<u16>().ok()
+    });
+    let first = if listen.is_empty() {
+        DEFAULT_PORT
+    } else {
+        named.unwrap_or(0)
+    };
+    if first == 0 {
+        0
+    } else {
+        first.saturating_add(1)
+    }
+}
+
 /// One address of each family to bind: all where several of a family are listened on, else that one.
-fn binds(ips: &[IpAddr]) -> Vec<SocketAddr> {
+fn binds(ips: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     let of = |v4: bool| {
         let mut found = ips.iter().filter(|ip| ip.is_ipv4() == v4);
         let first = *found.next()?;
@@ -131,7 +167,7 @@ fn binds(ips: &[IpAddr]) -> Vec<SocketAddr> {
         };
         Some(SocketAddr::new(
             if found.next().is_some() { all } else { first },
-            0,
+            port,
         ))
     };
     [of(true), of(false)].into_iter().flatten().collect()
@@ -146,7 +182,15 @@ impl Drop for Network {
         // A runtime must not end on a thread that belongs to another one's tasks.
         let ending = std::thread::Builder::new()
             .name("cairn-network-end".to_owned())
-            .spawn(move || runtime.shutdown_timeout(END_TIMEOUT));
+            .spawn(move || {
+                // They say farewell to their peers and write what they have learnt.
+                let begin = Instant::now();
+                while runtime.metrics().num_alive_tasks() > 0 && begin.elapsed() < FAREWELL_TIMEOUT
+                {
+                    std::thread::sleep(END_PAUSE);
+                }
+                runtime.shutdown_timeout(END_TIMEOUT);
+            });
         match ending {
             Ok(ending) => drop(ending.join()),
             Err(error) => tracing::warn!(%error, "the network's tasks were not waited for"),

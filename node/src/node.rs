@@ -20,7 +20,7 @@ use crate::files::{Files, RealFiles};
 use crate::folder::Folder;
 use crate::journal::{Entry as JournalEntry, Journal};
 use crate::keys::Keys;
-use crate::network::Network;
+use crate::network::{Network, Rooms};
 use crate::publish::{self, PublishError, PushRequest, Pushed};
 use crate::repos::{Repos, WrongClaim};
 use crate::store::{Content, Store, StoreError, StoreOptions};
@@ -171,18 +171,17 @@ impl Node {
             config.cache_bytes,
         );
         let access = Access::default();
+        let rooms = Rooms {
+            store: store.clone(),
+            repos: repos.clone(),
+            access: access.clone(),
+            cache: cache.clone(),
+            journal: journal.clone(),
+        };
+        let book = folder.path().join("peers.json");
         let network = match &config.network {
             None => None,
-            Some(network) => Some(Network::spawn(
-                network,
-                folder.path().join("peers.json"),
-                &keys.node,
-                &store,
-                &repos,
-                &access,
-                &cache,
-                &journal,
-            )?),
+            Some(network) => Some(Network::spawn(network, book, &keys.node, &rooms)?),
         };
         let inner = Inner {
             network,

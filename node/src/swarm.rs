@@ -41,6 +41,7 @@ use address::Place;
 use book::Book;
 use driver::{Driver, Parts};
 use lanes::Refused;
+pub(crate) use listen::DEFAULT_PORT;
 use peers::Peers;
 use records::Refusal;
 use session::Patience;

@@ -121,16 +121,16 @@ mod tests {
         });
         let text = render(&value);
         assert!(
-            text.contains("node        not running: `cairn up` starts it\n"),
+            text.contains("node       not running: `cairn up` starts it\n"),
             "{text}"
         );
-        assert!(text.contains("namespace   kabc (local)\n"), "{text}");
+        assert!(text.contains("namespace  kabc (local)\n"), "{text}");
         assert!(
-            text.contains("holds       1 repository, 7 blobs, 2.00 KiB\n"),
+            text.contains("holds      1 repository, 7 blobs, 2.00 KiB\n"),
             "{text}"
         );
         assert!(
-            text.contains("cache       1.00 KiB of at most 1.00 GiB in 1 file\n"),
+            text.contains("cache      1.00 KiB of at most 1.00 GiB in 1 file\n"),
             "{text}"
         );
         assert!(!text.contains("listens on"), "{text}");

@@ -47,8 +47,13 @@ pub(super) async fn bind(
     } else {
         addresses
     } {
+        let mut address = *address;
+        if std::net::UdpSocket::bind(address).is_err() {
+            tracing::warn!(%address, "the UDP port for contents is taken: it is a free one now");
+            address.set_port(0);
+        }
         builder = builder
-            .bind_addr(*address)
+            .bind_addr(address)
             .map_err(|error| failed(format!("{address}: {error}")))?;
     }
     builder

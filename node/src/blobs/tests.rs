@@ -31,11 +31,11 @@ const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A store and its data plane.
 pub(super) struct Node {
-    pub(super) dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     pub(super) store: Store,
     pub(super) blobs: Blobs,
     pub(super) key: PublicKey,
-    pub(super) stop: DropGuard,
+    _stop: DropGuard,
 }
 
 pub(super) fn config() -> BlobsConfig {
@@ -72,11 +72,11 @@ impl Node {
         let stop = CancellationToken::new();
         let spawned = Blobs::spawn_with(config, &secret, store.clone(), may_read, stop.clone());
         Self {
-            dir,
+            _dir: dir,
             store,
             blobs: spawned.await.unwrap(),
             key: secret.public(),
-            stop: stop.drop_guard(),
+            _stop: stop.drop_guard(),
         }
     }
 

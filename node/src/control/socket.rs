@@ -639,9 +639,9 @@ mod tests {
             Box::new(move |_, _, gone| {
                 assert!(!gone.is_cancelled());
                 inner_begun.wait();
-                let begin = Instant::now();
+                let since = Instant::now();
                 while !gone.is_cancelled() {
-                    assert!(begin.elapsed() < Duration::from_secs(10), "never told");
+                    assert!(since.elapsed() < Duration::from_secs(10), "never told");
                     std::thread::yield_now();
                 }
                 inner_told.wait();

@@ -11,7 +11,7 @@ use super::SwarmError;
 use super::address::{Place, multiaddress};
 
 /// Port of TCP and UDP that is listened on where nothing else is said.
-pub(super) const DEFAULT_PORT: u16 = 22_477;
+pub(crate) const DEFAULT_PORT: u16 = 22_477;
 
 /// What is listened on.
 #[derive(Debug, Default)]
