@@ -4,6 +4,7 @@
 //! comes. Which repositories these are is never lost: they are those whose head in force isn't shown.
 
 mod job;
+mod ready;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -19,9 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use job::{Finished, Job};
+use ready::{Ready, Source};
 
 /// Repositories completed at a time.
-const PARALLEL: usize = 4;
+const PARALLEL: usize = 6;
+/// Of those whose records one peer sent.
+const PARALLEL_OF_PEER: usize = 3;
 /// Wishes that wait; beyond it all repositories are looked through instead.
 const WISHES_MAX: usize = 1024;
 /// Peers remembered for a repository: those that its newest records came from.
@@ -84,6 +88,7 @@ impl Wrong {
 #[derive(Debug, Default)]
 struct Wish {
     sources: VecDeque<PublicKey>,
+    ready: bool,
     running: bool,
     /// Asked for again while it ran.
     again: bool,
@@ -95,10 +100,10 @@ struct Queue {
     parts: Parts,
     wrong: Wrong,
     wishes: HashMap<RepositoryId, Wish>,
-    ready: VecDeque<RepositoryId>,
+    ready: Ready,
     due: BTreeSet<(Instant, RepositoryId)>,
     running: JoinSet<Finished>,
-    tasks: HashMap<Id, RepositoryId>,
+    tasks: HashMap<Id, (RepositoryId, Source)>,
     stop: CancellationToken,
 }
 
@@ -125,7 +130,7 @@ pub(super) fn spawn(
             found,
         },
         wishes: HashMap::new(),
-        ready: VecDeque::new(),
+        ready: Ready::default(),
         due: BTreeSet::new(),
         running: JoinSet::new(),
         tasks: HashMap::new(),
@@ -193,11 +198,13 @@ impl Queue {
     }
 
     fn make_ready(&mut self, repository: RepositoryId) {
-        if let Some(wish) = self.wishes.get_mut(&repository) {
-            wish.due = None;
-        }
-        if !self.ready.contains(&repository) {
-            self.ready.push_back(repository);
+        let Some(wish) = self.wishes.get_mut(&repository) else {
+            return;
+        };
+        wish.due = None;
+        if !wish.ready {
+            wish.ready = true;
+            self.ready.push(wish.sources.front().copied(), repository);
         }
     }
 
@@ -212,13 +219,19 @@ impl Queue {
     }
 
     fn begin(&mut self) {
-        while self.running.len() < PARALLEL
-            && let Some(repository) = self.ready.pop_front()
-        {
+        while self.running.len() < PARALLEL {
+            let running = &self.tasks;
+            let next = self.ready.pop(|source| {
+                let of_peer = running.values().filter(|(_, of)| of == source);
+                source.is_none() || of_peer.count() < PARALLEL_OF_PEER
+            });
+            let Some((source, repository)) = next else {
+                return;
+            };
             let Some(wish) = self.wishes.get_mut(&repository) else {
                 continue;
             };
-            (wish.running, wish.again) = (true, false);
+            (wish.ready, wish.running, wish.again) = (false, true, false);
             let job = Job::new(
                 self.parts.clone(),
                 self.wrong.clone(),
@@ -231,7 +244,7 @@ impl Queue {
                 let finished = stop.run_until_cancelled(job.run()).await;
                 finished.unwrap_or(Finished::Stuck)
             });
-            self.tasks.insert(task.id(), repository);
+            self.tasks.insert(task.id(), (repository, source));
         }
     }
 
@@ -240,7 +253,7 @@ impl Queue {
             tracing::error!(%error, "completing a repository failed");
             (error.id(), Finished::Stuck)
         });
-        let Some(repository) = self.tasks.remove(&task) else {
+        let Some((repository, _)) = self.tasks.remove(&task) else {
             return;
         };
         let Some(wish) = self.wishes.get_mut(&repository) else {
