@@ -9,5 +9,6 @@ mod hostile {
     mod peer;
 
     mod fetching;
+    mod metadata;
     mod spreading;
 }

@@ -34,6 +34,8 @@ pub struct AuditReport {
     pub seconds: f64,
     /// What did not verify.
     pub damaged: Vec<Damage>,
+    /// What is stored as it was signed, and is wrong: other nodes' publishers claim what is not so.
+    pub invalid: Vec<Damage>,
 }
 
 /// Something that did not verify.
@@ -182,7 +184,7 @@ impl Audit<'_> {
             {
                 Some(Ok(refs)) => refs,
                 Some(Err(reason)) => {
-                    self.wrong(repo, Some(head.refs), &reason, None, None);
+                    self.claim(repo, &head.refs, &reason, None);
                     return;
                 }
                 None => return,
@@ -190,13 +192,14 @@ impl Audit<'_> {
             if let Some(before) = &before
                 && let Err(reason) = follows(before, &refs, head, &chain.changes)
             {
-                self.report.damaged.push(Damage {
+                let found = Damage {
                     hash: id.to_hex(),
                     path: None,
                     repo: Some(repo.full_name().to_owned()),
                     file: None,
                     reason: format!("head: {reason}"),
-                });
+                };
+                self.add_claim(repo, found);
             }
             before = Some(refs);
         }
@@ -208,13 +211,8 @@ impl Audit<'_> {
         if let Some(bytes) = self.checked(repo, &entry.object, "commit object", None) {
             let object = CommitObject::parse(&bytes);
             if object_oid(ObjectKind::Commit, &bytes) != entry.commit {
-                self.wrong(
-                    repo,
-                    Some(entry.object),
-                    "is not the commit it stands for",
-                    None,
-                    None,
-                );
+                let reason = "is not the commit it stands for";
+                self.claim(repo, &entry.object, reason, None);
             }
             if let (Ok(object), Some(manifest)) = (object, entry.manifest) {
                 self.folder(repo, &manifest, object.tree, "");
@@ -233,18 +231,12 @@ impl Audit<'_> {
         let manifest = match Manifest::decode(&bytes) {
             Ok(manifest) => manifest,
             Err(error) => {
-                return self.wrong(repo, Some(*hash), &error.to_string(), Some(prefix), None);
+                return self.claim(repo, hash, &error.to_string(), Some(prefix));
             }
         };
         let object = manifest.tree_bytes();
         if Blake3::of(&object) != manifest.tree || object_oid(ObjectKind::Tree, &object) != tree {
-            self.wrong(
-                repo,
-                Some(*hash),
-                "is not the tree it stands for",
-                Some(prefix),
-                None,
-            );
+            self.claim(repo, hash, "is not the tree it stands for", Some(prefix));
         }
         self.checked(repo, &manifest.tree, "tree object", Some(prefix));
         for entry in &manifest.entries {
@@ -297,13 +289,8 @@ impl Audit<'_> {
             && entry.sha256 == Some(digests.sha256)
             && oid.is_none_or(|oid| oid == entry.oid);
         if !fits {
-            self.wrong(
-                repo,
-                Some(hash),
-                "digests differ from the manifest's",
-                Some(path),
-                None,
-            );
+            let reason = "digests differ from the manifest's";
+            self.claim(repo, &hash, reason, Some(path));
         }
     }
 
@@ -447,16 +434,43 @@ impl Audit<'_> {
         file: Option<&str>,
         path: Option<String>,
     ) {
-        let damage = Damage {
-            hash: hash.map_or_else(String::new, |hash| hash.to_hex()),
-            path,
-            repo: Some(repo.full_name().to_owned()),
-            file: file.filter(|file| !file.is_empty()).map(str::to_owned),
-            reason: reason.to_owned(),
-        };
+        let damage = damage(repo, hash, reason, file, path);
         if !self.report.damaged.contains(&damage) {
             self.report.damaged.push(damage);
         }
+    }
+
+    /// Sound bytes that are not what a publisher says of them.
+    fn claim(&mut self, repo: &Repo, hash: &Blake3, reason: &str, file: Option<&str>) {
+        self.add_claim(repo, damage(repo, Some(*hash), reason, file, None));
+    }
+
+    /// This node makes no wrong claims: in its own repositories such a thing is damage.
+    fn add_claim(&mut self, repo: &Repo, found: Damage) {
+        let list = if self.node.repos.is_own(&repo.id()) {
+            &mut self.report.damaged
+        } else {
+            &mut self.report.invalid
+        };
+        if !list.contains(&found) {
+            list.push(found);
+        }
+    }
+}
+
+fn damage(
+    repo: &Repo,
+    hash: Option<Blake3>,
+    reason: &str,
+    file: Option<&str>,
+    path: Option<String>,
+) -> Damage {
+    Damage {
+        hash: hash.map_or_else(String::new, |hash| hash.to_hex()),
+        path,
+        repo: Some(repo.full_name().to_owned()),
+        file: file.filter(|file| !file.is_empty()).map(str::to_owned),
+        reason: reason.to_owned(),
     }
 }
 

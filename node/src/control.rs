@@ -197,7 +197,12 @@ pub fn execute_until(
             progress,
         ),
         Request::Ls { kind } => Ok(ls(inner, kind)),
-        Request::Info { repo } => info(&find(node, &repo)?).map_err(|error| failed(&error)),
+        Request::Info { repo } => {
+            let repo = find(node, &repo)?;
+            let mut info = info(&repo).map_err(|error| failed(&error))?;
+            info["attestations"] = json!(node.repos().attestations(&repo.id()));
+            Ok(info)
+        }
         Request::Verify { repo } => {
             let repo = repo.map(|repo| find(node, &repo)).transpose()?;
             let report =

@@ -345,7 +345,8 @@ impl Inner {
         liars.insert(*peer, Instant::now());
         drop(liars);
         // The swarm says so in the log.
-        self.swarm.part(peer, what, LIAR_PAUSE);
+        let reason = format!("it sent wrong data: {what}");
+        self.swarm.part(peer, &reason, LIAR_PAUSE);
     }
 
     /// How long to look for a provider.

@@ -275,6 +275,11 @@ impl Repos {
         ask(&self.read().ledger)
     }
 
+    /// How many attestations there are about a repository, by whomever.
+    pub fn attestations(&self, repository: &RepositoryId) -> usize {
+        self.ledger(|ledger| ledger.attestations(repository).count())
+    }
+
     fn show_all(&self, state: &mut State) {
         let all: Vec<RepositoryId> = state.ledger.repositories().map(|view| view.id).collect();
         for repository in all {

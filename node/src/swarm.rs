@@ -274,8 +274,10 @@ impl Swarm {
         let Some(peer) = address::peer_of(peer) else {
             return;
         };
-        tracing::warn!(%peer, reason, ?refuse_for, "parted from a peer");
-        self.shared.refused.insert(peer, refuse_for);
+        // Frames and answers of it may still be worked on: it is said once.
+        if self.shared.refused.insert(peer, refuse_for) {
+            tracing::warn!(%peer, reason, ?refuse_for, "parted from a peer");
+        }
         // Where no more commands are taken now, the driver's timer finds the refused peer.
         drop(self.commands.try_send(Command::Part(peer)));
     }

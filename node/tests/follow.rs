@@ -210,10 +210,10 @@ fn a_restart_in_the_middle_of_completing_ends_with_the_whole_head() {
         .map(|(path, bytes)| (path.as_str(), bytes.as_slice()))
         .collect();
     let pushed = push(&a, "many", &folder(&many));
-    for n in 0..3 {
+    for n in 0..6 {
         let b = spawn(&b_data, &[&a]);
         // Each time a little later, so that some stop before, some within, and some after.
-        std::thread::sleep(Duration::from_millis(n * 60));
+        std::thread::sleep(Duration::from_millis(n * 30));
         drop(b);
     }
     let b = spawn(&b_data, &[&a]);

@@ -131,7 +131,7 @@ impl SecretKey {
         Self(SigningKey::from_bytes(&seed))
     }
 
-    /// The seed that it is derived from, for other libraries that sign with it.
+    /// The seed it was made from, for libraries that take no other form. Never to be shown.
     pub fn seed(&self) -> [u8; 32] {
         self.0.to_bytes()
     }
@@ -139,11 +139,6 @@ impl SecretKey {
     /// Its public half.
     pub fn public(&self) -> PublicKey {
         PublicKey::Ed25519(self.0.verifying_key().to_bytes())
-    }
-
-    /// The seed it was made from, for libraries that take no other form. Never to be shown or stored.
-    pub fn to_seed(&self) -> [u8; 32] {
-        self.0.to_bytes()
     }
 
     /// Signs a message; the same message gives the same signature.

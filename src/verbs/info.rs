@@ -53,6 +53,9 @@ fn render(value: &Value) -> String {
         let why = "yes: two heads of one seq were signed, the last agreed one is shown";
         rows.push(("frozen", why.to_owned()));
     }
+    if let Some(count) = value["attestations"].as_u64().filter(|count| *count > 0) {
+        rows.push(("attested", output::count(count, "finding")));
+    }
     let refs = value["refs"].as_object().into_iter().flatten();
     for (index, (name, commit)) in refs.enumerate() {
         let commit = commit.as_str().unwrap_or("-");
@@ -74,7 +77,7 @@ mod tests {
             "repo": "local/a", "kind": "model", "id": "ab", "commit": "c0", "epoch": 1, "seq": 3,
             "refs": {"refs/heads/main": "c0", "refs/tags/v1": "c1"},
             "signer": "ed25519:00", "created_at": 1, "last_modified": 1, "pinned": true,
-            "frozen": true, "files": 2, "bytes": 2048, "tags": ["x", "y"], "license": null,
+            "frozen": true, "attestations": 2, "files": 2, "bytes": 2048, "tags": ["x", "y"], "license": null,
         }));
         for line in [
             "repository  local/a",
@@ -88,5 +91,6 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
         assert!(text.contains("frozen      yes"));
+        assert!(text.contains("attested    2 findings"));
     }
 }

@@ -37,7 +37,11 @@ fn render(value: &Value) -> String {
     if damaged.is_empty() {
         text += "all sound\n";
     }
-    for item in damaged {
+    // What others signed and is not so: nothing that this node could put right.
+    let invalid = output::items(value, "invalid");
+    let damaged = damaged.iter().map(|item| ("damaged", item));
+    let invalid = invalid.iter().map(|item| ("invalid as published", item));
+    for (what, item) in damaged.chain(invalid) {
         let named = |member: &str| item[member].as_str().unwrap_or_default().to_owned();
         let file = match (named("repo"), named("file")) {
             (repo, _) if repo.is_empty() => String::new(),
@@ -49,7 +53,7 @@ fn render(value: &Value) -> String {
             path => format!(" ({path})"),
         };
         let (hash, reason) = (output::text(item, "hash"), output::text(item, "reason"));
-        writeln!(text, "damaged: {hash}{file}{path}: {reason}")
+        writeln!(text, "{what}: {hash}{file}{path}: {reason}")
             .expect("invariant: writing to a string never fails");
     }
     text
@@ -77,5 +81,10 @@ mod tests {
         assert!(render(&value).ends_with(
             "damaged: ab x.bin of k/a (/d/blobs/ab): wrong hash\ndamaged: cd: absent\n"
         ));
+        value["damaged"] = json!([]);
+        value["invalid"] = json!([{"hash": "ef", "repo": "k/b", "reason": "wrong digests"}]);
+        assert!(
+            render(&value).ends_with("all sound\ninvalid as published: ef of k/b: wrong digests\n")
+        );
     }
 }

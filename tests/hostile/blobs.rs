@@ -10,6 +10,7 @@ use bao_tree::ChunkRanges;
 use bao_tree::io::outboard::PreOrderMemOutboard;
 use bytes::Bytes;
 use cairn_protocol::hash::Blake3;
+use cairn_protocol::limits::CLOSURE_HASHES_MAX;
 use cairn_protocol::piece::PieceHasher;
 use cairn_protocol::transfer::{self, Answer, Held};
 use iroh::endpoint::{Connection, SendStream, presets};
@@ -31,6 +32,27 @@ pub(crate) enum Manner {
     Half,
     /// A byte a second after the first half.
     Drip,
+    /// Nothing after the first half, and no end either.
+    Stall,
+    /// Nothing, as who has not got it.
+    Nothing,
+}
+
+/// What it tells in the transfer protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Tale {
+    /// The truth.
+    Truth,
+    /// A piece list of another file of the same size.
+    OtherList,
+    /// Of everything that it is asked for: that it has it whole.
+    HasAll,
+    /// Before what is behind a head: these.
+    Hints(Vec<Blake3>),
+    /// The same short page of what is behind a head for ever.
+    EndlessHints,
+    /// This full page of what is behind a head, for ever.
+    EndlessFullHints(Vec<Blake3>),
 }
 
 /// An endpoint that serves blobs.
@@ -39,7 +61,9 @@ pub(crate) struct Server {
     blobs: Arc<BTreeMap<Blake3, Bytes>>,
     closures: Arc<BTreeMap<Blake3, Vec<Blake3>>>,
     manner: Manner,
+    tale: Tale,
     served: Arc<AtomicU64>,
+    asked: Arc<AtomicU64>,
 }
 
 /// It runs as long as this lives.
@@ -47,9 +71,15 @@ pub(crate) struct Serving {
     _router: Router,
     pub(crate) port: u16,
     served: Arc<AtomicU64>,
+    asked: Arc<AtomicU64>,
 }
 
 impl Serving {
+    /// Requests of any kind so far.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+
     /// Requests for contents so far.
     pub(crate) fn served(&self) -> u64 {
         self.served.load(Ordering::SeqCst)
@@ -66,8 +96,23 @@ impl Server {
             blobs: Arc::new(blobs.collect()),
             closures: Arc::new(closures.collect()),
             manner,
+            tale: Tale::Truth,
             served: Arc::default(),
+            asked: Arc::default(),
         }
+    }
+
+    /// The same, telling something else.
+    pub(crate) fn telling(self, tale: Tale) -> Self {
+        Self { tale, ..self }
+    }
+
+    /// The same, with other blobs to serve.
+    pub(crate) fn with(mut self, others: impl IntoIterator<Item = Bytes>) -> Self {
+        let mut blobs = (*self.blobs).clone();
+        blobs.extend(others.into_iter().map(|bytes| (Blake3::of(&bytes), bytes)));
+        self.blobs = Arc::new(blobs);
+        self
     }
 
     /// Begins to serve on loopback under the key of that seed.
@@ -82,7 +127,7 @@ impl Server {
             .await
             .unwrap();
         let port = endpoint.bound_sockets()[0].port();
-        let served = Arc::clone(&self.served);
+        let (served, asked) = (Arc::clone(&self.served), Arc::clone(&self.asked));
         let router = Router::builder(endpoint)
             .accept(iroh_blobs::ALPN, Bytewise(self.clone()))
             .accept(transfer::ALPN, Questions(self))
@@ -91,6 +136,7 @@ impl Server {
             _router: router,
             port,
             served,
+            asked,
         }
     }
 
@@ -136,6 +182,11 @@ impl Server {
         }
         self.served.fetch_add(1, Ordering::SeqCst);
         match self.manner {
+            Manner::Nothing => Err(Stop),
+            Manner::Stall => {
+                write(send, &encoded[..encoded.len() / 2]).await?;
+                std::future::pending().await
+            }
             Manner::Honest | Manner::Wrong(_) => write(send, &encoded).await,
             Manner::Half => {
                 write(send, &encoded[..encoded.len() / 2]).await?;
@@ -158,6 +209,7 @@ impl Server {
             transfer::Request::Lookup(hashes) => {
                 let held = hashes.iter().map(|hash| match self.blobs.get(hash) {
                     Some(bytes) => Held::Whole(bytes.len() as u64),
+                    None if self.tale == Tale::HasAll => Held::Whole(9_000_000),
                     None => Held::Absent,
                 });
                 Answer::Held(held.collect())
@@ -165,15 +217,31 @@ impl Server {
             transfer::Request::List(hash) => {
                 let list = self.blobs.get(hash).and_then(|bytes| {
                     let mut hasher = PieceHasher::new();
-                    hasher.update(bytes);
+                    if self.tale == Tale::OtherList {
+                        hasher.update(&vec![1; bytes.len()]);
+                    } else {
+                        hasher.update(bytes);
+                    }
                     hasher.finish().1
                 });
                 Answer::List(list)
             }
             transfer::Request::Closure { refs, skip } => {
                 let all = self.closures.get(refs).cloned().unwrap_or_default();
-                let rest = all.into_iter().skip(usize::try_from(*skip).unwrap());
-                Answer::Closure(rest.collect(), false)
+                match &self.tale {
+                    Tale::EndlessHints => return Answer::Closure(all, true),
+                    Tale::EndlessFullHints(page) => return Answer::Closure(page.clone(), true),
+                    _ => {}
+                }
+                let hints = match &self.tale {
+                    Tale::Hints(hints) => hints.clone(),
+                    _ => Vec::new(),
+                };
+                let all = hints.into_iter().chain(all);
+                let rest = all.skip(usize::try_from(*skip).unwrap());
+                let some: Vec<_> = rest.take(CLOSURE_HASHES_MAX).collect();
+                let more = some.len() == CLOSURE_HASHES_MAX;
+                Answer::Closure(some, more)
             }
         }
     }
@@ -194,6 +262,7 @@ impl ProtocolHandler for Bytewise {
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
         while let Ok((mut send, mut receive)) = connection.accept_bi().await {
             let server = self.0.clone();
+            server.asked.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(async move {
                 if let Ok((request, _)) = Request::read_async(&mut receive).await {
                     drop(server.answer(request, &mut send).await);
@@ -213,6 +282,7 @@ impl ProtocolHandler for Questions {
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
         while let Ok((mut send, mut receive)) = connection.accept_bi().await {
             let server = self.0.clone();
+            server.asked.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(async move {
                 let Ok(request) = receive.read_to_end(1 << 20).await else {
                     return;

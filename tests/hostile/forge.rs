@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cairn_protocol::entry::CommitEntry;
+use cairn_protocol::envelope::Envelope;
 use cairn_protocol::git::{NewCommit, ObjectKind, Signature, object_oid};
 use cairn_protocol::hash::{Blake3, NamespaceId, RepositoryId, Sha256};
+use cairn_protocol::json::{self, Value};
 use cairn_protocol::key::SecretKey;
 use cairn_protocol::manifest::{EntryKind, Manifest, ManifestEntry};
 use cairn_protocol::name::{NamespaceName, RepoKind};
 use cairn_protocol::pointer::Pointer;
 use cairn_protocol::record::{
     Body, Card, Change, Delegation, Head, Header, Link, Names, NamesTarget, Namespace, Nonce,
-    Record, Repository, Role, RootKeys,
+    PAYLOAD_TYPE, Record, Repository, Role, RootKeys,
 };
 use cairn_protocol::refs::{RefName, RefTarget, Refs};
 use sha2::Digest as _;
@@ -37,6 +39,18 @@ impl File {
     }
 }
 
+/// What is wrong with a forged repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    None,
+    /// The manifest names another tree object than its own.
+    Tree,
+    /// The manifest is of another tree than the commit's.
+    Manifest,
+    /// The refs blob has another commit than its entry.
+    Entry,
+}
+
 /// One repository with one commit, and all that a peer serves of it.
 pub(crate) struct Forged {
     /// In the order in which each rests on those before.
@@ -58,6 +72,11 @@ pub(crate) fn sha256(bytes: &[u8]) -> Sha256 {
 
 /// Makes a repository in a namespace whose root and home is `key`.
 pub(crate) fn repository(key: &SecretKey, name: &str, files: &[File]) -> Forged {
+    flawed(key, name, files, Flaw::None)
+}
+
+/// The same with something wrong, all of it well signed.
+pub(crate) fn flawed(key: &SecretKey, name: &str, files: &[File], flaw: Flaw) -> Forged {
     let (mut blobs, mut metadata) = (BTreeMap::new(), Vec::new());
     let mut keep = |bytes: Vec<u8>| {
         let hash = Blake3::of(&bytes);
@@ -82,6 +101,9 @@ pub(crate) fn repository(key: &SecretKey, name: &str, files: &[File]) -> Forged 
     let tree = manifest.tree_bytes();
     let tree_oid = object_oid(ObjectKind::Tree, &tree);
     manifest.tree = keep(tree);
+    if flaw == Flaw::Tree {
+        manifest.tree = keep(b"100644 other\0of twenty bytes here".to_vec());
+    }
     let manifest_hash = keep(manifest.encode());
     let author = Signature {
         name: "Nobody".to_owned(),
@@ -89,7 +111,10 @@ pub(crate) fn repository(key: &SecretKey, name: &str, files: &[File]) -> Forged 
         time_s: TIME_S,
     };
     let object = NewCommit {
-        tree: tree_oid,
+        tree: match flaw {
+            Flaw::Manifest => object_oid(ObjectKind::Tree, b""),
+            _ => tree_oid,
+        },
         parents: Vec::new(),
         author: author.clone(),
         committer: author,
@@ -107,7 +132,10 @@ pub(crate) fn repository(key: &SecretKey, name: &str, files: &[File]) -> Forged 
     let entry_hash = keep(entry.encode());
     let mut refs = Refs::default();
     let target = RefTarget {
-        oid: commit,
+        oid: match flaw {
+            Flaw::Entry => object_oid(ObjectKind::Commit, b"another"),
+            _ => commit,
+        },
         entry: entry_hash,
         tags: Vec::new(),
     };
@@ -213,6 +241,18 @@ impl Forged {
             settings: cairn_protocol::json::Object::default(),
         });
         Record::sign(header, body, &[key]).unwrap()
+    }
+
+    /// The newest record but with a member that no version knows, signed by that key.
+    pub(crate) fn with_unknown_member(&self, key: &SecretKey) -> Vec<u8> {
+        let head = self.records.last().unwrap();
+        let envelope = Envelope::parse(head.envelope()).unwrap();
+        let Value::Object(mut payload) = json::parse(envelope.payload()).unwrap() else {
+            panic!("a payload is an object");
+        };
+        payload.set("of-a-later-version", "kept as it is: \u{1f98b}");
+        let signed = Envelope::sign(PAYLOAD_TYPE, payload.to_bytes(), &[key]).unwrap();
+        signed.as_bytes().to_vec()
     }
 
     pub(crate) fn envelopes(&self) -> Vec<Vec<u8>> {

@@ -83,7 +83,7 @@ async fn heads_of_strangers_and_older_ones_change_nothing() {
         .await;
     blocking(|| {
         node.wait("the third head", |node| (seq(node) == 3).then_some(()));
-        assert_eq!(node.models(), [forged.repo.as_str()]);
+        assert_eq!(node.models(), [forged.repo.as_str(), other.repo.as_str()]);
         assert_eq!(
             node.peers(),
             [peer.id.as_str()],
@@ -189,6 +189,30 @@ async fn a_flood_is_bounded_and_others_are_still_heard() {
             growth < MEMORY_GROWTH_MAX,
             "{growth} bytes for {sent} records"
         );
+        assert_eq!(node.models(), [forged.repo.as_str()]);
+        node.is_well();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_heads_that_nobody_can_complete_do_not_hold_up_others() {
+    let node = Node::start();
+    let mut spammer = stranger(&node).await;
+    for name in 0..400_u64 {
+        let mut seed = [1; 32];
+        seed[..8].copy_from_slice(&name.to_le_bytes());
+        let file = File::new("config.json", Bytes::from(name.to_string()));
+        let spam = forge::repository(&SecretKey::from_seed(seed), "spam", &[file]);
+        assert!(spammer.say(&Message::Records(spam.envelopes())).await);
+    }
+    let forged = small("model");
+    let server = Server::new(&[&forged], Manner::Honest)
+        .serve(PUBLISHER)
+        .await;
+    let mut honest = Peer::meet(&node, PUBLISHER, vec![server.port]).await;
+    honest.say(&Message::Records(forged.envelopes())).await;
+    blocking(|| {
+        node.shows(&forged.repo, &forged.commit);
         assert_eq!(node.models(), [forged.repo.as_str()]);
         node.is_well();
     });

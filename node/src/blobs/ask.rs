@@ -1,5 +1,7 @@
 //! Asking in our own protocol.
 
+use std::collections::HashSet;
+
 use cairn_protocol::hash::Blake3;
 use cairn_protocol::key::PublicKey;
 use cairn_protocol::limits::{
@@ -106,7 +108,17 @@ impl Inner {
             .ask(peer, &Request::Closure { refs, skip }, max)
             .await?
         {
-            Answer::Closure(hashes, more) => Ok((hashes, more)),
+            Answer::Closure(hashes, true) if hashes.len() < CLOSURE_HASHES_MAX => {
+                Err(lied("an answer that says there is more and is not full"))
+            }
+            Answer::Closure(hashes, more) => {
+                let mut seen = HashSet::with_capacity(hashes.len());
+                if hashes.iter().all(|hash| seen.insert(hash)) {
+                    Ok((hashes, more))
+                } else {
+                    Err(lied("an answer that names a blob twice"))
+                }
+            }
             _ => Err(other()),
         }
     }

@@ -33,7 +33,7 @@ pub(super) async fn bind(
 ) -> Result<Endpoint, TransferError> {
     let failed = |error: String| TransferError::Unreachable(format!("bind: {error}"));
     let mut builder = Endpoint::builder(presets::Minimal)
-        .secret_key(iroh::SecretKey::from_bytes(&key.to_seed()))
+        .secret_key(iroh::SecretKey::from_bytes(&key.seed()))
         .relay_mode(RelayMode::Disabled)
         .clear_address_lookup()
         .portmapper_config(PortmapperConfig::Disabled)

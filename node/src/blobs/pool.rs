@@ -79,13 +79,10 @@ impl Pool {
         self.foreign.get(&(peer, alpn)).is_some()
     }
 
-    /// Takes note of a peer's addresses; connections to others of it are left.
+    /// Takes note of a peer's addresses, as it says them when it is met. Connections from before are left,
+    /// even where the addresses are the same: a peer that crashed knows nothing of them.
     pub(super) fn meet(&self, peer: PublicKey, mut addresses: Vec<SocketAddr>) {
         addresses.truncate(ADDRESSES_MAX);
-        let known = self.addresses.get(&peer);
-        if known.is_some_and(|known| *known == *addresses) {
-            return;
-        }
         self.addresses.insert(peer, addresses.into());
         // Who asks next dials anew; requests under way end on the connection they have.
         self.slots.lock().retain(|(of, _), _| *of != peer);

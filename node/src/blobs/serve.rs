@@ -1,6 +1,6 @@
 //! Serving: who may connect, how many requests are answered at once, and for how long one is waited for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ use crate::store::Store;
 const CONNECTIONS_MAX: usize = 256;
 /// From so many on, an address has to prove that it can be reached before a handshake costs us more.
 const CONNECTIONS_TRUSTED: usize = 64;
-/// Connections of one peer: two protocols, and each again while an old one ends.
+/// Connections of one peer: two protocols, and each again while an old one ends. A further one ends the
+/// oldest: one that was cut off by a crash at the other end is not waited for.
 const PEER_CONNECTIONS_MAX: usize = 4;
 /// Time that a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,7 +66,8 @@ pub(super) struct Server {
     pub(super) closures: closure::Closures,
     reading: Semaphore,
     answering: Semaphore,
-    peers: Mutex<HashMap<PublicKey, usize>>,
+    /// Connections of each peer, the newest last.
+    peers: Mutex<HashMap<PublicKey, VecDeque<Connection>>>,
 }
 
 /// Weighs the trees that are kept.
@@ -164,10 +166,7 @@ impl Server {
             Err(_) => return,
         };
         let peer = endpoint::public_key(connection.remote_id());
-        let Some(_counted) = PeerCount::enter(&self, peer) else {
-            connection.close(VarInt::from_u32(1), b"too many connections");
-            return;
-        };
+        let _counted = Counted::enter(&self, peer, &connection);
         let client = Arc::new(Client {
             server: Arc::clone(&self),
             peer,
@@ -180,29 +179,36 @@ impl Server {
 }
 
 /// One of a peer's connections.
-struct PeerCount<'a> {
+struct Counted<'a> {
     server: &'a Server,
     peer: PublicKey,
+    id: usize,
 }
 
-impl<'a> PeerCount<'a> {
-    fn enter(server: &'a Server, peer: PublicKey) -> Option<Self> {
+impl<'a> Counted<'a> {
+    fn enter(server: &'a Server, peer: PublicKey, connection: &Connection) -> Self {
         let mut peers = server.peers.lock();
-        let count = peers.entry(peer).or_default();
-        if *count >= PEER_CONNECTIONS_MAX {
-            return None;
+        let connections = peers.entry(peer).or_default();
+        connections.push_back(connection.clone());
+        if connections.len() > PEER_CONNECTIONS_MAX
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.close(VarInt::from_u32(1), b"too many connections");
         }
-        *count += 1;
-        Some(Self { server, peer })
+        Self {
+            server,
+            peer,
+            id: connection.stable_id(),
+        }
     }
 }
 
-impl Drop for PeerCount<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let mut peers = self.server.peers.lock();
-        if let Some(count) = peers.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(connections) = peers.get_mut(&self.peer) {
+            connections.retain(|connection| connection.stable_id() != self.id);
+            if connections.is_empty() {
                 peers.remove(&self.peer);
             }
         }

@@ -8,6 +8,7 @@
 //! where too many take long the oldest is given up for now; what it fetched stays.
 
 mod job;
+mod ready;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -23,9 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Parts, blocking};
 use job::{Finished, Job};
+use ready::{Ready, Source};
 
 /// Repositories that are begun with at a time.
 const PARALLEL: usize = 4;
+/// Repositories completed at a time whose records one peer sent.
+const PARALLEL_OF_PEER: usize = 3;
 /// Time from which on a repository no longer keeps another from being begun.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 /// Repositories completed at a time, slow ones too.
@@ -110,7 +114,7 @@ struct Queue {
     wrong: Wrong,
     wishes: HashMap<RepositoryId, Wish>,
     /// To be tried for the first time, and again.
-    ready: [VecDeque<RepositoryId>; 2],
+    ready: [Ready; 2],
     /// Which of them is next.
     turn: usize,
     due: BTreeSet<(Instant, RepositoryId)>,
@@ -125,6 +129,7 @@ struct Queue {
 /// A try under way.
 struct Task {
     repository: RepositoryId,
+    source: Source,
     since: Instant,
     handle: AbortHandle,
 }
@@ -158,7 +163,7 @@ pub(super) fn spawn(
             found,
         },
         wishes: HashMap::new(),
-        ready: [VecDeque::new(), VecDeque::new()],
+        ready: Default::default(),
         turn: 0,
         due: BTreeSet::new(),
         hurry: None,
@@ -236,7 +241,8 @@ impl Queue {
             && !wish.queued
         {
             (wish.due, wish.queued) = (None, true);
-            self.ready[usize::from(wish.failures > 0)].push_back(repository);
+            let queue = &mut self.ready[usize::from(wish.failures > 0)];
+            queue.push(wish.sources.front().copied(), repository);
         }
     }
 
@@ -266,7 +272,7 @@ impl Queue {
     fn begin(&mut self) -> Option<Instant> {
         let now = Instant::now();
         loop {
-            if self.ready.iter().all(VecDeque::is_empty) {
+            if self.ready.iter().all(Ready::is_empty) {
                 return None;
             }
             let young = self.tasks.values().filter(|task| !task.is_slow(now));
@@ -285,10 +291,16 @@ impl Queue {
                 }
                 return Some(until);
             }
-            let (next, other) = (self.turn, 1 - self.turn);
+            let tasks = &self.tasks;
+            let may = |source: &Source| {
+                let of_peer = tasks.values().filter(|task| task.source == *source);
+                source.is_none() || of_peer.count() < PARALLEL_OF_PEER
+            };
+            let (first, other) = (self.turn, 1 - self.turn);
             self.turn = other;
-            let repository = self.ready[next].pop_front();
-            let Some(repository) = repository.or_else(|| self.ready[other].pop_front()) else {
+            let next = self.ready[first].pop(may);
+            let Some((source, repository)) = next.or_else(|| self.ready[other].pop(may)) else {
+                // The next one is begun with once one of its peer's has ended.
                 return None;
             };
             let Some(wish) = self.wishes.get_mut(&repository) else {
@@ -311,6 +323,7 @@ impl Queue {
             let id = task.id();
             let task = Task {
                 repository,
+                source,
                 since: now,
                 handle: task,
             };

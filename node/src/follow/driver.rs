@@ -231,7 +231,7 @@ impl Driver {
                     Reason::Version(..) => REFUSE_VERSION,
                     _ => REFUSE_BROKEN,
                 };
-                tracing::info!(%peer, %reason, "parting from a peer");
+                // The swarm says so in the log.
                 self.parts
                     .swarm
                     .part(&peer, &reason.to_string(), refuse_for);

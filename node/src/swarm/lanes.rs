@@ -95,11 +95,11 @@ impl Crowd {
 }
 
 impl Refused {
-    /// Refuses a peer for that long from now.
-    pub(super) fn insert(&self, peer: PeerId, time: Duration) {
+    /// Refuses a peer for that long from now; whether it was let in until now.
+    pub(super) fn insert(&self, peer: PeerId, time: Duration) -> bool {
         let now = Instant::now();
         let Some(until) = now.checked_add(time) else {
-            return;
+            return false;
         };
         let mut refused = self.0.lock();
         if refused.len() >= REFUSED_MAX && !refused.contains_key(&peer) {
@@ -111,8 +111,10 @@ impl Refused {
                 refused.remove(&peer);
             }
         }
-        let entry = refused.entry(peer).or_insert(until);
+        let entry = refused.entry(peer).or_insert(now);
+        let is_new = *entry <= now;
         *entry = until.max(*entry);
+        is_new
     }
 
     /// Whether a peer is refused now.

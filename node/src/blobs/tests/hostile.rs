@@ -200,6 +200,14 @@ async fn wrong_blobs_and_wrong_answers_are_refused() {
             );
         }
     }
+    for hints in [(vec![hash], true), (vec![hash, hash], false)] {
+        let hints = Answer::Closure(hints.0, hints.1).encode();
+        let (endpoint, key, _stop) = peer(Deed::Send(hints)).await;
+        node.blobs.meet(key, endpoint.bound_sockets());
+        let closure = node.blobs.closure(key, hash, 0).await;
+        let lied = matches!(closure, Err(TransferError::Lied(_)));
+        assert!(lied, "{closure:?}");
+    }
     for deed in [
         Deed::Stall(list.clone()),
         Deed::Crawl(list),
@@ -219,13 +227,41 @@ async fn wrong_blobs_and_wrong_answers_are_refused() {
 /// A connection that speaks as it likes.
 async fn raw(node: &Node, alpn: &[u8]) -> (Endpoint, Connection) {
     let endpoint = bind(&[]).await;
+    let connection = endpoint.connect(address_of(node), alpn).await.unwrap();
+    (endpoint, connection)
+}
+
+fn address_of(node: &Node) -> EndpointAddr {
     let PublicKey::Ed25519(key) = node.key else {
         panic!("a node's key");
     };
     let id = EndpointId::from_bytes(&key).unwrap();
-    let address = EndpointAddr::new(id).with_ip_addr(node.address());
-    let connection = endpoint.connect(address, alpn).await.unwrap();
-    (endpoint, connection)
+    EndpointAddr::new(id).with_ip_addr(node.address())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_further_connection_of_a_peer_ends_its_oldest() {
+    let node = Node::new(1).await;
+    let hash = node.add(&content(10_000, 1));
+    let endpoint = bind(&[]).await;
+    let mut connections = Vec::new();
+    for _ in 0..5 {
+        let connection = endpoint.connect(address_of(&node), iroh_blobs::ALPN);
+        connections.push(connection.await.unwrap());
+    }
+    // A peer that crashed several times left such behind: the one that it makes now is served.
+    let request = Request::Get(GetRequest::blob(Hash::from_bytes(*hash.as_bytes())));
+    let request = postcard::to_allocvec(&request).unwrap();
+    let (mut send, mut recv) = connections[4].open_bi().await.unwrap();
+    send.write_all(&request).await.unwrap();
+    send.finish().unwrap();
+    let read = tokio::time::timeout(DEADLINE, recv.read_to_end(1 << 20));
+    assert!(read.await.expect("in time").unwrap().len() > 10_000);
+    let closed = tokio::time::timeout(DEADLINE, connections[0].closed());
+    closed.await.expect("in time");
+    for connection in &connections[1..] {
+        assert_eq!(connection.close_reason(), None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

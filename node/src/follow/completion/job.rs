@@ -29,10 +29,12 @@ const WAITING_BLOBS: usize = 2;
 const COMMIT_BYTES: u64 = 8 << 20;
 /// Rounds of asking for exactly what is missing, before a hint is asked for, where an earlier head is whole.
 const ROUNDS_WITHOUT_HINT: u32 = 6;
-/// Bytes of hints that may turn out to be of no use; a peer that sends more is not asked for hints.
-const USELESS_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of hints that may turn out to be of no use; a peer that sends more is parted from.
+const USELESS_BYTES_MAX: u64 = 64 << 20;
 /// Hashes of hints that one peer may give, a few times what a head may have.
 const HINTS_MAX: u64 = 4 * HEAD_METADATA_MAX;
+/// For how long a peer is refused that sent wrong bytes or endless hints.
+const REFUSE_LIAR: Duration = Duration::from_mins(30);
 /// How long the look-up table is asked for other providers.
 const PROVIDERS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a repository that is whole but for its card is held back for it.
@@ -43,9 +45,9 @@ const CARD_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) enum Finished {
     /// The head in force is shown, or never will be.
     Done,
-    /// Not yet, and something was fetched.
+    /// Not yet, but more of it is here.
     Progressed,
-    /// Not yet, and nothing was fetched.
+    /// Not yet, and nothing of use came.
     Stuck,
 }
 
@@ -71,6 +73,8 @@ pub(super) struct Job {
     first: bool,
     stop: CancellationToken,
     fetched: u64,
+    /// Whether more of a head is here than when this began.
+    progressed: bool,
 }
 
 /// A head's walk.
@@ -79,6 +83,13 @@ struct Round {
     walk: Option<Walk>,
     /// The store's sweeps when it began.
     sweeps: u64,
+}
+
+impl Round {
+    /// Bytes of metadata that the walk has reached.
+    fn walked(&self) -> u64 {
+        self.walk.as_ref().map_or(0, Walk::bytes)
+    }
 }
 
 impl Job {
@@ -98,6 +109,7 @@ impl Job {
             first,
             stop,
             fetched: 0,
+            progressed: false,
         }
     }
 
@@ -119,7 +131,7 @@ impl Job {
     }
 
     fn unfinished(&self) -> Finished {
-        if self.fetched > 0 {
+        if self.progressed {
             Finished::Progressed
         } else {
             Finished::Stuck
@@ -135,6 +147,7 @@ impl Job {
             walk: Some(Walk::new(store, access, pending.refs)),
         };
         let mut outcome = self.walk(&mut round).await?;
+        let before = round.walked();
         let mut asked = Vec::new();
         let mut providers = None;
         while let Outcome::Missing(missing) = &outcome {
@@ -148,6 +161,7 @@ impl Job {
                         missing = missing.len(),
                         "no peer has the rest of a head"
                     );
+                    self.progressed |= round.walked() > before;
                     return Ok(false);
                 }
                 let swarm = &self.parts.swarm;
@@ -160,6 +174,7 @@ impl Job {
                 Err(Failure::Store(error)) => return Err(error.into()),
                 Err(Failure::Stopped) => return Err(Failure::Stopped),
                 Err(error) => {
+                    self.blame(peer, &error);
                     tracing::debug!(%peer, repository = %self.repository, %error, "head not completed by a peer");
                     outcome = self.walk(&mut round).await?;
                 }
@@ -170,6 +185,14 @@ impl Job {
             _ => self.show(round, asked.last().copied()).await?,
         }
         Ok(true)
+    }
+
+    /// Parts from a peer that sent what does not verify.
+    fn blame(&self, peer: PublicKey, error: &Failure) {
+        if let Failure::Transfer(TransferError::Lied(what)) = error {
+            let reason = format!("it sent wrong data: {what}");
+            self.parts.swarm.part(&peer, &reason, REFUSE_LIAR);
+        }
     }
 
     /// Peers that are connected, those first that its records came from.
@@ -216,6 +239,7 @@ impl Job {
                 // Whatever comes of the hint, what is missing then is asked for by name.
                 if let Err(error) = self.follow_hint(peer, round, &missing).await {
                     match error {
+                        Failure::Transfer(TransferError::Lied(_)) => return Err(error),
                         Failure::Transfer(error) => {
                             tracing::debug!(%peer, %error, "a hint did not help");
                         }
@@ -255,7 +279,7 @@ impl Job {
         loop {
             let (page, more) = self.parts.blobs.closure(peer, refs, skip).await?;
             skip += page.len() as u64;
-            let is_last = !more || page.is_empty();
+            let is_last = !more || page.is_empty() || skip >= HINTS_MAX;
             let store = self.parts.store.clone();
             let lacking = blocking(move || {
                 let lacks = |hash: &Blake3| Ok(!store.contains(hash)?);
@@ -269,26 +293,29 @@ impl Job {
             first.extend(lacking.await.ok_or(Failure::Stopped)??);
             for batch in first.chunks(BATCH_BLOBS) {
                 self.fetch(peer, batch).await?;
-                let walked = round.walk.as_ref().map_or(0, Walk::bytes);
-                let useless = (self.fetched - before).saturating_sub(walked);
+                let useless = (self.fetched - before).saturating_sub(round.walked());
                 if useless > USELESS_BYTES_MAX / 2 {
                     // Perhaps the walk only lags behind.
                     let outcome = self.walk(round).await?;
-                    let walked = round.walk.as_ref().map_or(0, Walk::bytes);
-                    let useless = (self.fetched - before).saturating_sub(walked);
-                    if !matches!(outcome, Outcome::Missing(_)) || useless > USELESS_BYTES_MAX {
-                        return Ok(());
+                    let useless = (self.fetched - before).saturating_sub(round.walked());
+                    match outcome {
+                        Outcome::Missing(_) if useless > USELESS_BYTES_MAX => {
+                            let what = "hints that lead nowhere".to_owned();
+                            return Err(TransferError::Lied(what).into());
+                        }
+                        Outcome::Missing(_) => {}
+                        _ => return Ok(()),
                     }
                 }
             }
             first.clear();
-            if is_last || skip > HINTS_MAX {
+            if is_last {
                 return Ok(());
             }
         }
     }
 
-    /// Fetches blobs and stores them; how many came. An error only where none did.
+    /// Fetches blobs and stores them; how many came. An error only where none did, or one was wrong.
     async fn fetch(&mut self, peer: PublicKey, hashes: &[Blake3]) -> Result<u64, Failure> {
         let mut count = 0;
         for batch in hashes.chunks(BATCH_BLOBS) {
@@ -311,6 +338,7 @@ impl Job {
             store_all(&self.parts.store, held).await?;
             match transfer.await {
                 Ok(Ok(())) => {}
+                Ok(Err(error @ TransferError::Lied(_))) => return Err(error.into()),
                 Ok(Err(error)) if count == 0 => return Err(error.into()),
                 Ok(Err(error)) => {
                     tracing::debug!(%peer, %error, count, "a transfer ended early");
