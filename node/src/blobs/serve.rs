@@ -29,7 +29,8 @@ use crate::store::Store;
 const CONNECTIONS_MAX: usize = 256;
 /// From so many on, an address has to prove that it can be reached before a handshake costs us more.
 const CONNECTIONS_TRUSTED: usize = 64;
-/// Connections of one peer: two protocols, and each again while an old one ends.
+/// Connections of one peer: two protocols, and each again while an old one ends. A further one takes the
+/// place of the oldest: a process that was killed has left some that nobody uses.
 const PEER_CONNECTIONS_MAX: usize = 4;
 /// Time that a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,7 +66,8 @@ pub(super) struct Server {
     pub(super) closures: closure::Closures,
     reading: Semaphore,
     answering: Semaphore,
-    peers: Mutex<HashMap<PublicKey, usize>>,
+    /// Each peer's connections, the oldest first.
+    peers: Mutex<HashMap<PublicKey, Vec<Connection>>>,
 }
 
 /// Weighs the trees that are kept.
@@ -164,10 +166,7 @@ impl Server {
             Err(_) => return,
         };
         let peer = endpoint::public_key(connection.remote_id());
-        let Some(_counted) = PeerCount::enter(&self, peer) else {
-            connection.close(VarInt::from_u32(1), b"too many connections");
-            return;
-        };
+        let _admitted = Admitted::enter(&self, peer, &connection);
         let client = Arc::new(Client {
             server: Arc::clone(&self),
             peer,
@@ -180,29 +179,32 @@ impl Server {
 }
 
 /// One of a peer's connections.
-struct PeerCount<'a> {
+struct Admitted<'a> {
     server: &'a Server,
     peer: PublicKey,
+    id: usize,
 }
 
-impl<'a> PeerCount<'a> {
-    fn enter(server: &'a Server, peer: PublicKey) -> Option<Self> {
+impl<'a> Admitted<'a> {
+    fn enter(server: &'a Server, peer: PublicKey, connection: &Connection) -> Self {
         let mut peers = server.peers.lock();
-        let count = peers.entry(peer).or_default();
-        if *count >= PEER_CONNECTIONS_MAX {
-            return None;
+        let admitted = peers.entry(peer).or_default();
+        if admitted.len() >= PEER_CONNECTIONS_MAX {
+            let oldest = admitted.remove(0);
+            oldest.close(VarInt::from_u32(1), b"newer connections took its place");
         }
-        *count += 1;
-        Some(Self { server, peer })
+        admitted.push(connection.clone());
+        let id = connection.stable_id();
+        Self { server, peer, id }
     }
 }
 
-impl Drop for PeerCount<'_> {
+impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         let mut peers = self.server.peers.lock();
-        if let Some(count) = peers.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(admitted) = peers.get_mut(&self.peer) {
+            admitted.retain(|connection| connection.stable_id() != self.id);
+            if admitted.is_empty() {
                 peers.remove(&self.peer);
             }
         }
