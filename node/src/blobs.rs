@@ -168,6 +168,11 @@ impl Blobs {
         self.inner.pool.meet(peer, addresses);
     }
 
+    /// Takes note that a peer may be gone: requests to it under way end soon unless it shows a sign of life.
+    pub(crate) fn doubt(&self, peer: PublicKey) {
+        self.inner.pool.doubt(peer);
+    }
+
     /// What a peer holds of each of these blobs.
     pub(crate) async fn look_up(
         &self,

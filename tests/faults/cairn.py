@@ -5,6 +5,7 @@ gateway, as an operator would.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import re
@@ -62,9 +63,14 @@ def wait_for(condition, seconds: float, what: str):
 
 
 def free_port() -> int:
-    """A TCP port that nobody has at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """A port that nobody has at the moment: for TCP, and the one after it for UDP (contents)."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as contents:
+                    contents.bind(("127.0.0.1", port + 1))
+                    return port
 
 
 class Failed(Exception):
@@ -100,6 +106,8 @@ class Cairn:
             if not name.startswith("CAIRN_") or name == "CAIRN_TEST_RUN"
         }
         self.environment |= {"XDG_CONFIG_HOME": str(settings), "NO_COLOR": "1"}
+        # By default a tenth of the disk stays free, which the disk of this machine may not have.
+        self.environment["CAIRN_CACHE_SIZE"] = "64GB"
 
     # The command line.
 
@@ -244,6 +252,10 @@ class Cairn:
     def temporary_files(self) -> list:
         """Everything below `tmp/`."""
         return sorted(str(path) for path in (self.data / "tmp").rglob("*"))
+
+    def partial_files(self) -> list:
+        """Everything that is kept of files that are not complete."""
+        return sorted(str(path) for path in (self.data / "partial").rglob("*") if path.is_file())
 
     def damage(self, path: Path, offset: int):
         """Flips a bit of a stored file, as rot does: the file's times stay what they were."""

@@ -1,7 +1,6 @@
 """`kill -9` of either side at random instants of pulls: what was verified is kept, and nothing is lost."""
 
 import contextlib
-import json
 import subprocess
 import time
 
@@ -9,12 +8,14 @@ import pytest
 
 from cairn import Cairn, wait_for
 from folders import MIB, Ledger, assert_published, fingerprint, renew
-from two_nodes import Two, transfers
+from two_nodes import Two
 
 LARGE = (160 * MIB, 96 * MIB, 48 * MIB)
 # What may cross the wire again after a kill, whichever is more.
 AGAIN_SHARE = 0.10
 AGAIN_BYTES = 16 * MIB
+# Until a killed node answers again: it reads a few records, and hashes what is in doubt later.
+UP_SECONDS = 10
 
 
 @pytest.fixture
@@ -44,19 +45,22 @@ def measure(two: Two) -> float:
     pushed = two.publish("measured")
     begin = time.monotonic()
     pulled = two.sink.json("pull", pushed["repo"])
-    assert pulled["network_bytes"] >= two.size(), pulled
+    # The card came before, and whoever lists the commit has read where its tensors stand.
+    assert pulled["network_bytes"] >= two.size() * 0.95, pulled
     return time.monotonic() - begin
 
 
-def had_before(two: Two, pull: subprocess.Popen, instant: float) -> int:
-    """Waits for the instant; bytes that the sink was seen to have of what it fetches."""
-    end, had = time.monotonic() + instant, 0
-    while (left := end - time.monotonic()) > 0 and pull.poll() is None:
-        # Files that are complete are no longer in the list: the list only shows less than there is.
-        had = max(had, sum(transfer["done"] for transfer in transfers(two.sink)))
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            pull.wait(min(left, 0.05))
-    return had
+def wait_until(instant: float, pull: subprocess.Popen) -> bool:
+    """Waits so many seconds; whether the pull still runs."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        pull.wait(instant)
+    return pull.poll() is None
+
+
+def assert_nothing_left(node: Cairn):
+    """No file of a pull stays once all that it wanted is stored."""
+    left = node.temporary_files() + node.partial_files()
+    assert left == [], f"left behind: {left}"
 
 
 def test_kill_of_the_fetching_node(two, folder, rng, long):
@@ -67,23 +71,30 @@ def test_kill_of_the_fetching_node(two, folder, rng, long):
     for number in range(count):
         renew(two.tree, rng)
         pushed = two.publish(f"model-{number}")
+        before = two.sent()
         instant = seconds * rng.uniform(0.05, 0.95)
-        print(f"kill {number} after {instant:.2f} of {seconds:.2f} s")
         pull = start_pull(two.sink, pushed["repo"])
-        had = had_before(two, pull, instant)
-        landed += pull.poll() is None
+        landed += wait_until(instant, pull)
         two.sink.kill()
         pull.communicate(timeout=30)
+        begin = time.monotonic()
         two.sink.up()
+        started = time.monotonic() - begin
         two.connected()
+        had = two.sent() - before
         ledger.check_listed(two.sink.gateway)
         verified = two.sink.run("verify", "--json")
         assert verified.returncode == 0, f"{verified.stdout}{verified.stderr}"
         again = two.sink.json("pull", pushed["repo"])
-        allowed = two.size() - had + max(AGAIN_SHARE * had, AGAIN_BYTES)
-        assert again["network_bytes"] <= allowed, (
-            f"{again['network_bytes']} bytes after a kill that left at least {had} of {two.size()}"
+        print(
+            f"kill {number} after {instant:.2f} of {seconds:.2f} s: {had} of {two.size()} bytes were"
+            f" sent, {again['network_bytes']} came after it; up again in {started:.2f} s"
         )
+        # What was on its way is counted as if it had arrived.
+        allowed = two.size() - had + max(AGAIN_SHARE * had, AGAIN_BYTES)
+        assert again["network_bytes"] <= allowed, f"{again} after {had} of {two.size()} bytes"
+        assert started <= UP_SECONDS, f"up again only after {started:.1f} s"
+        assert_nothing_left(two.sink)
         content = fingerprint(two.tree)
         assert_published(two.sink.gateway, pushed["repo"], pushed["commit"], content)
         ledger.add(pushed, content)
@@ -98,31 +109,33 @@ def test_kill_of_the_serving_node(two, folder, rng, long):
     for number in range(count):
         renew(two.tree, rng)
         pushed = two.publish(f"model-{number}")
+        before = two.sent()
         instant = seconds * rng.uniform(0.05, 0.9)
-        print(f"kill {number} after {instant:.2f} of {seconds:.2f} s")
         pull = start_pull(two.sink, pushed["repo"])
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            pull.wait(instant)
-        landed += pull.poll() is None
-        sent = two.sent()
+        landed += wait_until(instant, pull)
+        had = two.sent() - before
         two.source.kill()
         if number % 2:
             # Back at once: the pull goes on by itself, or says why it does not.
             two.source.up()
-        stdout, stderr = pull.communicate(timeout=120)
+        _, stderr = pull.communicate(timeout=120)
         if pull.returncode != 0:
             assert "error:" in stderr and "hint:" in stderr, stderr
         if two.source.process is None:
             two.source.up()
-        assert two.source.run("verify", "--json").returncode == 0
+        verified = two.source.run("verify", "--json")
+        assert verified.returncode == 0, f"{verified.stdout}{verified.stderr}"
         two.connected()
-        again = two.sink.json("pull", pushed["repo"])
-        fetched = again["network_bytes"]
-        if pull.returncode == 0:
-            fetched += json.loads(stdout)["network_bytes"] - sent
-        # What the killed node had sent was kept, but for what was on its way.
-        allowed = two.size() - sent + max(AGAIN_SHARE * sent, AGAIN_BYTES)
-        assert fetched <= allowed, f"{fetched} of {two.size()} bytes after {sent} were sent"
+        two.sink.json("pull", pushed["repo"])
+        # Since the source was started again: by the pull that went on, if it did, and by the next one.
+        after = two.sent()
+        print(
+            f"kill {number} after {instant:.2f} of {seconds:.2f} s: the pull ended with"
+            f" {pull.returncode}; {had} of {two.size()} bytes were sent before, {after} after"
+        )
+        allowed = two.size() - had + max(AGAIN_SHARE * had, AGAIN_BYTES)
+        assert after <= allowed, f"{after} of {two.size()} bytes after {had} were sent"
+        assert_nothing_left(two.sink)
         content = fingerprint(two.tree)
         assert_published(two.sink.gateway, pushed["repo"], pushed["commit"], content)
     assert two.sink.run("verify", "--json").returncode == 0
@@ -139,6 +152,7 @@ def test_a_download_whose_only_source_dies_ends_early_and_resumes(two, folder, r
     assert response.status == 200 and int(response.headers["Content-Length"]) == size
     got = bytearray(response.read(4 * MIB))
     two.source.kill()
+    begin = time.monotonic()
     with pytest.raises(Exception) as broken:
         while part := response.read1(MIB):
             got += part
@@ -146,11 +160,13 @@ def test_a_download_whose_only_source_dies_ends_early_and_resumes(two, folder, r
             raise EOFError("the body ended early")
         raise AssertionError("the whole file came although its only source was killed")
     assert not isinstance(broken.value, AssertionError), broken.value
+    print(f"the answer ended after {time.monotonic() - begin:.1f} s, with {broken.value!r}"[:200])
     connection.close()
     assert len(got) < size
     two.source.up()
     two.connected()
     wait_for(lambda: two.source.json("peers")["peers"], 30, "the source has a peer")
+    print(f"connected again after {time.monotonic() - begin:.1f} s")
     rest = two.sink.gateway.get(path, {"Range": f"bytes={len(got)}-"})
     assert rest.status == 206, f"{rest.status} {rest.body[:300]!r}"
     assert bytes(got) + rest.body == (two.tree / "weights-00.safetensors").read_bytes()

@@ -1,11 +1,10 @@
 """Two nodes, one of which publishes what the other fetches; and a network of their own for two."""
 
 import contextlib
-import json
 import subprocess
 from pathlib import Path
 
-from cairn import Cairn, Failed, wait_for
+from cairn import Cairn, wait_for
 from folders import MIB, file_sha256, fingerprint, sample
 
 CONNECT_SECONDS = 30
@@ -74,25 +73,25 @@ class Two:
         self.source.close()
 
 
-def transfers(node: Cairn) -> list:
-    """What a node fetches now; nothing where it does not answer."""
-    with contextlib.suppress(Failed, json.JSONDecodeError):
-        return node.json("status", seconds=20).get("transfers", [])
-    return []
-
-
 @contextlib.contextmanager
 def local_network():
-    """Two network namespaces joined by a cable: the prefixes of commands in them, and their addresses."""
+    """Two network namespaces joined by a cable: the prefixes of commands in them, and their addresses.
+
+    Each takes the other for its way to everywhere else, so that nothing is left unsent for want of a route.
+    """
     with contextlib.ExitStack() as ends:
         first = ends.enter_context(_namespace([]))
         second = ends.enter_context(_namespace(_enter(first, net=False)))
         setup = (
             f"ip link add cable0 type veth peer name cable1 netns {second}"
             " && ip address add 10.77.0.1/24 dev cable0 && ip link set cable0 up && ip link set lo up"
+            " && ip route add default via 10.77.0.2"
         )
         _run([*_enter(first), "sh", "-c", setup])
-        setup = "ip address add 10.77.0.2/24 dev cable1 && ip link set cable1 up && ip link set lo up"
+        setup = (
+            "ip address add 10.77.0.2/24 dev cable1 && ip link set cable1 up && ip link set lo up"
+            " && ip route add default via 10.77.0.1"
+        )
         _run([*_enter(second), "sh", "-c", setup])
         yield (_enter(first), "10.77.0.1"), (_enter(second), "10.77.0.2")
 

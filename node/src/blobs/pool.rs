@@ -30,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection that nobody used for so long is closed.
 const IDLE_MAX: Duration = Duration::from_mins(1);
+/// A connection in doubt must show a sign of life within this: longer than the endpoint's heartbeat of 5 s.
+const DOUBT_TIME: Duration = Duration::from_secs(7);
 
 type Route = (PublicKey, &'static [u8]);
 
@@ -88,6 +90,41 @@ impl Pool {
         self.slots.lock().retain(|(of, _), _| *of != peer);
         for alpn in [iroh_blobs::ALPN, transfer::ALPN] {
             self.foreign.remove(&(peer, alpn));
+        }
+    }
+
+    /// Leaves the connections to a peer, of whom there is reason to think that it is gone: who asks next
+    /// dials anew, and what is under way is cut off unless the peer shows a sign of life.
+    ///
+    /// A process that was killed, and a machine that lost its power, say no farewell; without this, what
+    /// waits for them learns it only when the connection times out.
+    pub(super) fn doubt(&self, peer: PublicKey) {
+        let mut left = Vec::new();
+        self.slots.lock().retain(|(of, _), slot| {
+            if *of == peer {
+                left.push(Arc::clone(slot));
+            }
+            *of != peer
+        });
+        for slot in left {
+            // Locked where it is being dialled: that has a timeout of its own.
+            let held = slot.connection.try_lock().ok();
+            let Some(connection) = held.and_then(|mut held| held.take()) else {
+                continue;
+            };
+            let seen = connection.stats().udp_rx.datagrams;
+            // Not kept from ending when nobody uses it any more.
+            let connection = connection.weak_handle();
+            tokio::spawn(async move {
+                tokio::time::sleep(DOUBT_TIME).await;
+                if let Some(connection) = connection.upgrade()
+                    && connection.close_reason().is_none()
+                    && connection.stats().udp_rx.datagrams == seen
+                {
+                    tracing::debug!(%peer, "a connection shows no sign of life");
+                    connection.close(VarInt::from_u32(0), b"no sign of life");
+                }
+            });
         }
     }
 

@@ -189,6 +189,7 @@ impl Driver {
                 self.ips.remove(&peer);
                 self.ports.remove(&peer);
                 self.senders.remove(&peer);
+                self.parts.blobs.doubt(peer);
                 self.input(Input::Disconnected(peer));
             }
             SwarmEvent::Frame(peer, frame) => self.input(Input::Frame(peer, frame)),

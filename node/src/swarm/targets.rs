@@ -19,6 +19,8 @@ const RESOLVED_MAX: usize = 8;
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 /// Time between two attempts at most.
 const BACK_OFF_MAX: Duration = Duration::from_mins(1);
+/// The same for what a user named: few, and missed while they are away.
+const CONFIGURED_BACK_OFF_MAX: Duration = Duration::from_secs(10);
 /// A connection that lasted this long was a good one.
 const GOOD_AFTER: Duration = Duration::from_secs(30);
 /// Time that a name server has.
@@ -60,6 +62,18 @@ struct Target {
     named: Option<PeerId>,
     state: State,
     failures: u32,
+}
+
+impl Target {
+    /// Time until the next attempt.
+    fn back_off(&self) -> Duration {
+        let wait = back_off(self.failures);
+        if self.kind == Kind::Configured {
+            wait.min(CONFIGURED_BACK_OFF_MAX.mul_f64(1.0 - random() / 4.0))
+        } else {
+            wait
+        }
+    }
 }
 
 /// What to do for a target that is due.
@@ -153,7 +167,7 @@ impl Targets {
                 State::Up(since) => {
                     let good = now.saturating_duration_since(since) >= GOOD_AFTER;
                     target.failures = if good { 0 } else { target.failures + 1 };
-                    target.state = State::Waiting(now + back_off(target.failures));
+                    target.state = State::Waiting(now + target.back_off());
                 }
                 _ if up => {
                     target.state = State::Up(now);
@@ -214,7 +228,7 @@ impl Targets {
         let Some(target) = self.get(id) else {
             return false;
         };
-        target.state = State::Waiting(now + back_off(target.failures));
+        target.state = State::Waiting(now + target.back_off());
         target.failures = target.failures.saturating_add(1);
         // Where none was named, another node may stand there by now.
         target.peer = target.named;
@@ -317,10 +331,10 @@ mod tests {
         }
         assert!(waits[0] <= Duration::from_millis(1050), "{waits:?}");
         assert!(
-            waits.last().unwrap() >= &Duration::from_secs(45),
+            waits.last().unwrap() >= &Duration::from_secs(7),
             "{waits:?}"
         );
-        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(61)));
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(11)));
     }
 
     #[test]
