@@ -41,6 +41,8 @@ class Pair:
     def __init__(self, folder: Path):
         self.source = Cairn(folder / "source")
         self.sink = Cairn(folder / "sink", peers=[self.source])
+        # Else a disk that others have nearly filled leaves no room for what is fetched.
+        self.sink.environment["CAIRN_CACHE_SIZE"] = "64GiB"
 
     def __enter__(self):
         self.source.up()
