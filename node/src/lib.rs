@@ -16,6 +16,7 @@ pub mod store;
 mod access;
 mod audit;
 mod blobs;
+mod buffers;
 mod cache;
 mod folder;
 mod follow;

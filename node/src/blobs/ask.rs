@@ -39,11 +39,7 @@ impl Inner {
         let sent = stream.send.write_chunk(request.encode().into()).await;
         sent.map_err(|error| TransferError::Broken(error.to_string()))?;
         stream.send.finish().ok();
-        let mut reading = Reading {
-            recv: &mut stream.recv,
-            rate: None,
-            counts: self.traffic.of(&peer),
-        };
+        let mut reading = Reading::new(&mut stream.recv, None, self.traffic.of(&peer));
         let mut bytes = Vec::new();
         loop {
             let from = bytes.len();

@@ -23,6 +23,7 @@ use super::encode::GROUP;
 use super::pool::Stream;
 use super::wire::{Reading, StreamError};
 use super::{Inner, Piece, TransferError};
+use crate::buffers::Buffer;
 
 /// Chunks of 1 KiB in a piece.
 const PIECE_CHUNKS: u64 = PIECE_BYTES / 1024;
@@ -48,11 +49,11 @@ impl Inner {
     }
 
     fn reading<'a>(&'a self, peer: &PublicKey, stream: &'a mut Stream) -> Reading<'a> {
-        Reading {
-            recv: &mut stream.recv,
-            rate: self.download_rate.as_ref(),
-            counts: self.traffic.of(peer),
-        }
+        Reading::new(
+            &mut stream.recv,
+            self.download_rate.as_ref(),
+            self.traffic.of(peer),
+        )
     }
 
     async fn get_ranges(
@@ -87,13 +88,14 @@ impl Inner {
         let mut leaves = Leaves::new(size, &ranges);
         for index in pieces {
             let len = piece_len(index, size).expect("invariant: the range ends with the file");
-            let mut bytes = vec![0; usize::try_from(len).expect("invariant: a piece fits memory")];
+            let mut bytes =
+                Buffer::new(usize::try_from(len).expect("invariant: a piece fits memory"));
             leaves.read(&mut reading, &mut bytes).await?;
             if !list.verify(index, &bytes) {
                 return Err(TransferError::Lied(format!("piece {index} of {hash}")));
             }
             reading.counts.add_taken(len);
-            let parts = vec![Bytes::from(bytes)];
+            let parts = vec![bytes.freeze()];
             into.send(Piece { index, parts })
                 .await
                 .map_err(|_| gone())?;

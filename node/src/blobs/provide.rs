@@ -180,10 +180,14 @@ impl Client {
         let pieces = pieces.clone();
         Ok(tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let bytes = pieces.read(index).inspect_err(|error| {
-                not_here(hash, error);
-            });
-            encode_piece(index, &bytes.ok()?, pieces.list(), &ranges)
+            let list = pieces.list();
+            let failed = |error: &StoreError| drop(not_here(hash, error));
+            // Encoding verifies it.
+            let bytes = pieces.read_unverified(index).inspect_err(failed).ok()?;
+            encode_piece(index, &bytes, list, &ranges).or_else(|| {
+                let bytes = pieces.read(index).inspect_err(failed).ok()?;
+                encode_piece(index, &bytes, list, &ranges)
+            })
         }))
     }
 

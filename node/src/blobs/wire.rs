@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use iroh::endpoint::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::time::{Instant, timeout_at};
 
@@ -17,6 +17,8 @@ pub(super) const PROGRESS_BYTES: usize = 16 << 10;
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
 /// Time that a peer which reads from us has for as much.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+/// Chunks of a stream, of a datagram each, that are read at once.
+const CHUNKS: usize = 32;
 /// Bytes that are taken from the rate at once.
 const RATE_STEP_BYTES: usize = 64 << 10;
 
@@ -61,13 +63,32 @@ impl StreamError {
 /// Reads an answer.
 #[derive(Debug)]
 pub(super) struct Reading<'a> {
-    pub(super) recv: &'a mut RecvStream,
+    recv: &'a mut RecvStream,
     /// All bytes that are read pass this.
-    pub(super) rate: Option<&'a Rate>,
+    rate: Option<&'a Rate>,
     pub(super) counts: Arc<Counts>,
+    /// What came and is not read yet: the first `ended` of these, less the first `begun`.
+    chunks: Box<[Bytes; CHUNKS]>,
+    begun: usize,
+    ended: usize,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    pub(super) fn new(
+        recv: &'a mut RecvStream,
+        rate: Option<&'a Rate>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self {
+            recv,
+            rate,
+            counts,
+            chunks: Box::default(),
+            begun: 0,
+            ended: 0,
+        }
+    }
+
     /// Fills a buffer.
     pub(super) async fn fill(&mut self, buffer: &mut [u8]) -> Result<(), StreamError> {
         match self.fill_or_end(buffer).await {
@@ -78,7 +99,10 @@ impl Reading<'_> {
 
     /// Fills a buffer as far as possible: how far, and why no further.
     pub(super) async fn fill_or_end(&mut self, buffer: &mut [u8]) -> (usize, Option<StreamError>) {
-        let mut filled = 0;
+        let mut filled = self.take(buffer);
+        if filled == buffer.len() {
+            return (filled, None);
+        }
         let ended = self.fill_from(buffer, &mut filled).await.err();
         (filled, ended)
     }
@@ -88,21 +112,20 @@ impl Reading<'_> {
         buffer: &mut [u8],
         filled: &mut usize,
     ) -> Result<(), StreamError> {
-        let mut marked = 0;
+        let mut since = 0;
         let mut deadline = Instant::now() + READ_TIMEOUT;
         while *filled < buffer.len() {
-            let end = match self.rate {
-                Some(_) => buffer.len().min(*filled + RATE_STEP_BYTES),
-                None => buffer.len(),
-            };
-            let read = timeout_at(deadline, self.recv.read(&mut buffer[*filled..end])).await;
-            let bytes = match read.map_err(|_| StreamError::Stalled(READ_TIMEOUT))? {
-                Ok(Some(bytes)) => bytes,
+            // As many as have come, so that the connection, which its own tasks use too, is locked seldom.
+            let read = self.recv.read_many_chunks(&mut self.chunks[..]);
+            let read = timeout_at(deadline, read).await;
+            let count = match read.map_err(|_| StreamError::Stalled(READ_TIMEOUT))? {
+                Ok(Some(count)) => count,
                 Ok(None) => return Err(StreamError::Ended),
                 Err(ReadError::Reset(code)) => return Err(StreamError::Reset(code)),
                 Err(_) => return Err(StreamError::Lost),
             };
-            *filled += bytes;
+            (self.begun, self.ended) = (0, count);
+            let bytes: usize = self.chunks[..count].iter().map(Bytes::len).sum();
             self.counts.add_moved(bytes as u64);
             if let Some(rate) = self.rate {
                 // Our own waiting is not the peer's.
@@ -110,12 +133,33 @@ impl Reading<'_> {
                 rate.take(bytes as u64).await;
                 deadline += before.elapsed();
             }
-            if *filled - marked >= PROGRESS_BYTES {
-                marked = *filled;
+            *filled += self.take(&mut buffer[*filled..]);
+            since += bytes;
+            if since >= PROGRESS_BYTES {
+                since = 0;
                 deadline = Instant::now() + READ_TIMEOUT;
             }
         }
         Ok(())
+    }
+
+    /// Moves what came into a buffer, as far as it goes.
+    fn take(&mut self, buffer: &mut [u8]) -> usize {
+        let mut filled = 0;
+        while filled < buffer.len() && self.begun < self.ended {
+            let chunk = &mut self.chunks[self.begun];
+            let len = chunk.len().min(buffer.len() - filled);
+            buffer[filled..filled + len].copy_from_slice(&chunk[..len]);
+            filled += len;
+            if len == chunk.len() {
+                // Its memory is the network's again.
+                *chunk = Bytes::new();
+                self.begun += 1;
+            } else {
+                chunk.advance(len);
+            }
+        }
+        filled
     }
 
     /// Reads and drops so many bytes, at most 64.

@@ -10,6 +10,7 @@ use cairn_protocol::piece::{PieceList, PieceSet, piece_len};
 use super::flats::ByPiece;
 use super::partial::Partial;
 use super::{Inner, Store, StoreError};
+use crate::buffers::Buffer;
 
 /// Pieces of a blob, whole or in part; cheap to clone. Keeps the file open.
 #[derive(Debug, Clone)]
@@ -89,17 +90,40 @@ impl Pieces {
         }
     }
 
-    fn read_flat(&self, store: &Store, open: &ByPiece, index: u64) -> Result<Bytes, StoreError> {
-        let Inner { log, flats, .. } = &*store.inner;
+    /// The same for who verifies it, and asks for it by [`Self::read`] where it does not match: so that what
+    /// is damaged is taken note of, and what is not is hashed once.
+    pub(crate) fn read_unverified(&self, index: u64) -> Result<Bytes, StoreError> {
+        match &self.source {
+            Source::Small { .. } => self.read(index),
+            Source::Flat { store, open } => match self.bytes(store, open, index)? {
+                Some(bytes) => Ok(bytes.freeze()),
+                None => self.read(index),
+            },
+            Source::Partial(partial) => partial.read(index),
+        }
+    }
+
+    /// A piece of a flat file as it is; nothing where the file is too short.
+    fn bytes(
+        &self,
+        store: &Store,
+        open: &ByPiece,
+        index: u64,
+    ) -> Result<Option<Buffer>, StoreError> {
         let Some(len) = piece_len(index, open.list.size()) else {
             return Err(StoreError::Absent { hash: self.hash });
         };
-        let mut bytes = vec![0; usize::try_from(len).expect("invariant: a piece fits")];
-        let read = flats
-            .files()
-            .read_at(&open.file, &mut bytes, index * PIECE_BYTES)?;
-        if read == bytes.len() && open.list.verify(index, &bytes) {
-            return Ok(bytes.into());
+        let mut bytes = Buffer::new(usize::try_from(len).expect("invariant: a piece fits"));
+        let files = store.inner.flats.files();
+        let read = files.read_at(&open.file, &mut bytes, index * PIECE_BYTES)?;
+        Ok((read == bytes.len()).then_some(bytes))
+    }
+
+    fn read_flat(&self, store: &Store, open: &ByPiece, index: u64) -> Result<Bytes, StoreError> {
+        let Inner { log, flats, .. } = &*store.inner;
+        let bytes = self.bytes(store, open, index)?;
+        if let Some(bytes) = bytes.filter(|bytes| open.list.verify(index, bytes)) {
+            return Ok(bytes.freeze());
         }
         let _reading = store.inner.sweeping.read();
         Err(flats.piece_damaged(log, &self.hash, &open.file))

@@ -18,12 +18,15 @@ use super::super::{Digests, StoreError};
 use super::held;
 use super::keeper::Work;
 use super::table::{bytes_of, invalid};
+use crate::buffers::Buffer;
 use crate::files::{FileError, Files, OpenFile, sync_dir_or_end, sync_or_end};
 
 /// Bytes of pieces that are not durable yet from which on a step is made, however recent they are.
-const STEP_BYTES: u64 = 8 << 20;
+const STEP_BYTES: u64 = 32 << 20;
 /// Bytes of pieces that are not durable yet at which whoever writes waits for the step.
-const BEHIND_BYTES_MAX: u64 = 32 << 20;
+///
+/// So much that a step's own time, which the disk takes for however few bytes, costs no throughput.
+const BEHIND_BYTES_MAX: u64 = 256 << 20;
 /// Pieces that wait in memory for earlier ones to be hashed first; later ones are read back when it is their turn.
 const WAITING_PIECES_MAX: u64 = 16;
 /// Pieces that one write reads back to be hashed: more would keep its caller waiting.
@@ -429,8 +432,12 @@ impl State {
             }
             progress.trusted.contains(index)
         };
-        let mut buffer = Vec::new();
-        let is_right = self.read_piece(index, &mut buffer)?
+        let len = piece_len(index, self.list.size()).unwrap_or(0);
+        let mut buffer = Buffer::new(usize::try_from(len).expect("invariant: a piece fits"));
+        let is_right = self
+            .files
+            .read_at(&self.file, &mut buffer, index * PIECE_BYTES)?
+            == buffer.len()
             && (!(is_trusted || always) || self.list.verify(index, &buffer));
         if !is_right {
             self.lose(index);
@@ -439,7 +446,7 @@ impl State {
         if is_trusted {
             self.progress.lock().trusted.remove(index);
         }
-        Ok(buffer.into())
+        Ok(buffer.freeze())
     }
 
     /// Takes note that a piece is not on the disk as it came.
