@@ -82,6 +82,7 @@ impl<'a> Search<'a> {
             self.look();
             let incomplete = control::known(self.node, self.name)
                 .is_some_and(|id| self.node.repos().pending(&id).is_some());
+            self.hear();
             if incomplete || !matches!(found, Ok((_, Ok(_)))) {
                 self.ask();
             }
@@ -116,28 +117,33 @@ impl<'a> Search<'a> {
         )
     }
 
+    /// Takes the look-up table's answer, once it is there.
+    fn hear(&mut self) {
+        if let Asked::UnderWay(asking) = &mut self.asked
+            && asking.is_finished()
+        {
+            let network = self.node.inner.network.as_ref();
+            let answer = network.and_then(|network| network.handle().block_on(asking).ok());
+            self.asked = Asked::Answered(Instant::now(), answer.flatten());
+        }
+    }
+
     /// Asks the look-up table for a newer head than what peers told of, where the repository is known.
     fn ask(&mut self) {
-        match &mut self.asked {
-            Asked::UnderWay(asking) if asking.is_finished() => {
-                let network = self.node.inner.network.as_ref();
-                let answer = network.and_then(|network| network.handle().block_on(asking).ok());
-                self.asked = Asked::Answered(Instant::now(), answer.flatten());
-            }
-            Asked::UnderWay(_) | Asked::Answered(_, Some(_)) => {}
-            Asked::Answered(when, None) if when.elapsed() < ASK_PAUSE => {}
-            Asked::NotYet | Asked::Answered(_, None) => {
-                if let (Some(network), Some(_), Some(repository)) = (
-                    &self.node.inner.network,
-                    self.met,
-                    control::known(self.node, self.name),
-                ) && !is_own(self.node, self.name)
-                {
-                    let follower = network.follower.clone();
-                    let asking = async move { follower.look_up(repository).await };
-                    self.asked = Asked::UnderWay(network.handle().spawn(asking));
-                }
-            }
+        match &self.asked {
+            Asked::UnderWay(_) | Asked::Answered(_, Some(_)) => return,
+            Asked::Answered(when, None) if when.elapsed() < ASK_PAUSE => return,
+            Asked::NotYet | Asked::Answered(_, None) => {}
+        }
+        if let (Some(network), Some(_), Some(repository)) = (
+            &self.node.inner.network,
+            self.met,
+            control::known(self.node, self.name),
+        ) && !is_own(self.node, self.name)
+        {
+            let follower = network.follower.clone();
+            let asking = async move { follower.look_up(repository).await };
+            self.asked = Asked::UnderWay(network.handle().spawn(asking));
         }
     }
 
