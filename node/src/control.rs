@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
+use cairn_protocol::hash::RepositoryId;
 use cairn_protocol::name::{NamespaceName, RepoKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -396,16 +397,7 @@ fn info(repo: &Repo) -> Result<Value, RepoError> {
 /// Finds a repository by `[models/|datasets/|spaces/][namespace/]name`; a bare name is looked for in this
 /// node's own namespace too, and in every kind.
 pub(crate) fn find(node: &Node, text: &str) -> Result<Repo, Failure> {
-    let prefixed = text.split_once('/').and_then(|(first, rest)| {
-        RepoKind::ALL
-            .into_iter()
-            .find(|kind| kind.plural() == first)
-            .map(|kind| (kind, rest))
-    });
-    let (kinds, id) = match prefixed {
-        Some((kind, rest)) => (vec![kind], rest),
-        None => (RepoKind::ALL.to_vec(), text),
-    };
+    let (kinds, id) = kinds(text);
     let own = format!("{}/{id}", node.namespace());
     let ids = if id.contains('/') {
         vec![id]
@@ -446,6 +438,25 @@ pub(crate) fn find(node: &Node, text: &str) -> Result<Repo, Failure> {
             hint: Some("put models/, datasets/ or spaces/ in front of it".to_owned()),
         }),
     }
+}
+
+/// The kinds that a name may be of, and the name without them.
+fn kinds(text: &str) -> (Vec<RepoKind>, &str) {
+    let prefixed = text.split_once('/').and_then(|(first, rest)| {
+        let mut all = RepoKind::ALL.into_iter();
+        let kind = all.find(|kind| kind.plural() == first)?;
+        Some((vec![kind], rest))
+    });
+    prefixed.unwrap_or_else(|| (RepoKind::ALL.to_vec(), text))
+}
+
+/// The one repository that a name leads to, whether or not it can be shown.
+pub(crate) fn known(node: &Node, text: &str) -> Option<RepositoryId> {
+    let (kinds, id) = kinds(text);
+    let mut known = kinds
+        .into_iter()
+        .filter_map(|kind| node.repos().known(kind, id));
+    known.next().filter(|_| known.next().is_none())
 }
 
 fn pin(node: &Node, repo: &str, pinned: bool) -> Result<Value, Failure> {

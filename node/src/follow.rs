@@ -18,6 +18,7 @@ mod sender;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cairn_protocol::hash::RepositoryId;
 use cairn_protocol::key::SecretKey;
@@ -38,6 +39,11 @@ use crate::swarm::{Swarm, SwarmEvent};
 const PUBLISHED_MAX: usize = 1024;
 /// Groups of stored records that wait for the machine.
 const LEARNT_MAX: usize = 64;
+
+/// Heads from the look-up table that wait to be taken in; whoever looks up further ones waits.
+const LOOKED_UP_MAX: usize = 16;
+/// How long the look-up table is asked for a head.
+const LOOK_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Findings that wait to be said; further ones are only logged.
 const FINDINGS_MAX: usize = 64;
@@ -66,7 +72,9 @@ struct Publication {
 #[derive(Debug, Clone)]
 pub(crate) struct Follower {
     repos: Repos,
+    swarm: Swarm,
     published: mpsc::Sender<Publication>,
+    looked_up: mpsc::Sender<Box<Record>>,
     missed: Arc<Notify>,
 }
 
@@ -80,9 +88,12 @@ impl Follower {
     ) -> Self {
         let (published, publications) = mpsc::channel(PUBLISHED_MAX);
         let (learn, learnt) = mpsc::channel(LEARNT_MAX);
+        let (looked_up, heads) = mpsc::channel(LOOKED_UP_MAX);
         let follower = Self {
             repos: parts.repos.clone(),
+            swarm: parts.swarm.clone(),
             published,
+            looked_up,
             missed: Arc::default(),
         };
         let missed = Arc::clone(&follower.missed);
@@ -99,9 +110,23 @@ impl Follower {
         let (related, relation) = tokio::sync::oneshot::channel();
         tokio::spawn(own.run(publications, missed, related));
         tokio::spawn(driver::run(
-            parts, events, learnt, completion, relation, stop,
+            parts, events, learnt, heads, completion, relation, stop,
         ));
         follower
+    }
+
+    /// Asks the look-up table for a repository's newest head, and takes it in like a record from a peer;
+    /// meanwhile some of the repository's providers are dialled, who tell of what the head builds on.
+    /// Returns its epoch and sequence number: a hint, until the ledger has accepted it.
+    pub(crate) async fn look_up(&self, repository: RepositoryId) -> Option<(u64, u64)> {
+        let (head, _) = tokio::join!(
+            self.swarm.look_up(repository, LOOK_UP_PATIENCE),
+            self.swarm.providers(repository, LOOK_UP_PATIENCE),
+        );
+        let head = Record::parse(&head?).ok()?;
+        let version = (head.header().epoch, head.header().chain.as_ref()?.seq);
+        self.looked_up.send(Box::new(head)).await.ok()?;
+        Some(version)
     }
 
     /// Records that this node made or took in by itself, stored and in the state: they are pushed.

@@ -6,38 +6,25 @@
 
 mod export;
 mod globs;
+mod search;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cairn_protocol::hash::Blake3;
-use cairn_protocol::name::NamespaceName;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use self::export::{Export, ExportError, Item, Written};
 use self::globs::Globs;
-use crate::control::{self, Failure, Progress};
+use self::search::Search;
+use crate::control::{Failure, Progress};
 use crate::fetch::{FetchError, Wanted};
 use crate::node::Node;
 use crate::repos::{Commit, EntryKind, FileEntry, Repo, RepoError};
 use crate::store::StoreError;
 
-/// Time without anything happening after which a repository that peers don't know is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The same while no peer at all is connected.
-const PATIENCE_ALONE: Duration = Duration::from_secs(10);
-/// The same of a node that has been up for longer than [`PATIENCE`]: it knows what its peers know.
-const PATIENCE_SETTLED: Duration = Duration::from_secs(5);
-/// Longest time to wait, whatever happens meanwhile: on a busy network something always does.
-const PATIENCE_ALL: Duration = Duration::from_mins(5);
-/// Time after a first peer in which a node that has just started takes no head for the newest one.
-const CATCH_UP: Duration = Duration::from_secs(5);
-/// Time without news after which it has caught up.
-const CATCH_UP_QUIET: Duration = Duration::from_millis(500);
-/// Time between two looks.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Entries of a commit that are listed in one step.
 const ENTRIES_STEP: usize = 10_000;
 /// Peers that an answer names.
@@ -135,173 +122,6 @@ fn dial(node: &Node, peers: &[String]) -> Result<(), Failure> {
             .map_err(|error| Failure::new(&error, hint()))?;
     }
     Ok(())
-}
-
-/// Waiting for a repository and a revision to be known.
-struct Search<'a> {
-    node: &'a Node,
-    name: &'a str,
-    revision: &'a str,
-    begin: Instant,
-    /// When something last happened, and how things stood then.
-    last: (Instant, (usize, u64)),
-    met: Option<Instant>,
-}
-
-impl<'a> Search<'a> {
-    fn new(node: &'a Node, name: &'a str, revision: &'a str) -> Self {
-        let now = Instant::now();
-        Self {
-            node,
-            name,
-            revision,
-            begin: now,
-            last: (now, (0, 0)),
-            met: None,
-        }
-    }
-
-    fn find(
-        mut self,
-        progress: &mut dyn FnMut(Progress),
-        stop: &CancellationToken,
-    ) -> Result<(Repo, Commit), Failure> {
-        loop {
-            let found = control::find(self.node, self.name).and_then(|repo| {
-                match repo.commit(self.revision) {
-                    Ok(commit) => Ok((repo, Ok(commit))),
-                    Err(error @ RepoError::Revision(_)) => Ok((repo, Err(error))),
-                    Err(error) => Err(Failure::new(&error, None)),
-                }
-            });
-            self.look();
-            let missing = match found {
-                Ok((repo, Ok(commit))) if self.is_caught_up(&repo) => return Ok((repo, commit)),
-                Ok((_, Ok(_))) => None,
-                Ok((repo, Err(error))) => Some(Failure::new(
-                    &error,
-                    Some(format!(
-                        "`cairn info {}` lists its branches and tags",
-                        repo.full_name()
-                    )),
-                )),
-                Err(failure) => Some(failure),
-            };
-            if let Some(missing) = missing
-                && self.is_hopeless()
-            {
-                return Err(self.give_up(missing));
-            }
-            cancelled(stop)?;
-            progress(Progress {
-                what: self.waits_for(),
-                done: 0,
-                total: 0,
-            });
-            std::thread::sleep(LOOK_PAUSE);
-        }
-    }
-
-    /// Notes what happened since the last look.
-    fn look(&mut self) {
-        let now = Instant::now();
-        let peers = self.node.peers().len();
-        if peers > 0 {
-            self.met.get_or_insert(now);
-        }
-        let state = (peers, self.node.repos().generation());
-        if state != self.last.1 {
-            self.last = (now, state);
-        }
-    }
-
-    fn peers(&self) -> usize {
-        self.last.1.0
-    }
-
-    /// Whether a head that is known may be taken for the newest one.
-    fn is_caught_up(&self, repo: &Repo) -> bool {
-        if self.node.inner.network.is_none()
-            || self.node.inner.started.elapsed() > PATIENCE
-            || is_own(self.node, repo.full_name())
-        {
-            return true;
-        }
-        match self.met {
-            // Nobody to hear news from: what is known is all there is.
-            None => self.begin.elapsed() > CATCH_UP,
-            Some(met) => met.elapsed() > CATCH_UP || self.last.0.elapsed() > CATCH_UP_QUIET,
-        }
-    }
-
-    fn is_hopeless(&self) -> bool {
-        let settled = self.node.inner.started.elapsed() > PATIENCE;
-        let patience = if settled {
-            PATIENCE_SETTLED
-        } else if self.peers() == 0 {
-            PATIENCE_ALONE
-        } else {
-            PATIENCE
-        };
-        self.node.inner.network.is_none()
-            || is_own(self.node, self.name)
-            || !self.name.contains('/')
-            || self.last.0.elapsed() > patience
-            || self.begin.elapsed() > PATIENCE_ALL
-    }
-
-    fn give_up(&self, missing: Failure) -> Failure {
-        if self.node.inner.network.is_none()
-            || is_own(self.node, self.name)
-            || !self.name.contains('/')
-        {
-            return missing;
-        }
-        let mut failure = missing;
-        match self.peers() {
-            0 => {
-                failure.causes = vec!["no peer is connected that could know it".to_owned()];
-                failure.hint = Some(
-                    "name a peer with `--peer /ip4/ADDRESS/tcp/22477`, or with `peers` in the settings; \
-                     `cairn status` on that machine shows its addresses"
-                        .to_owned(),
-                );
-            }
-            peers => {
-                let peers = if peers == 1 {
-                    "the peer that is connected has not told of it".to_owned()
-                } else {
-                    format!("none of the {peers} peers that are connected has told of it")
-                };
-                failure.causes = vec![peers];
-                failure.hint = failure.hint.filter(|hint| hint.contains("info")).or_else(|| {
-                    Some(
-                        "`cairn ls` on a node that has it shows its whole name; `local/` means this \
-                         node's own namespace"
-                            .to_owned(),
-                    )
-                });
-            }
-        }
-        failure
-    }
-
-    fn waits_for(&self) -> String {
-        match self.peers() {
-            0 => "looking for peers".to_owned(),
-            1 => format!("connected to 1 peer, {} not heard of yet", self.name),
-            peers => format!("connected to {peers} peers, {} not heard of yet", self.name),
-        }
-    }
-}
-
-/// Whether a name's namespace is the node's own, of which it knows everything.
-fn is_own(node: &Node, name: &str) -> bool {
-    let mut parts = name.rsplit('/');
-    let namespace = parts
-        .nth(1)
-        .and_then(|text| text.parse::<NamespaceName>().ok());
-    namespace.is_some_and(|namespace| node.repos().is_own_namespace(&namespace))
 }
 
 impl Plan {

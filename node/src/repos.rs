@@ -126,30 +126,38 @@ impl Repos {
     /// Finds a repository by `namespace/name` or by an alias.
     pub fn find(&self, kind: RepoKind, id: &str) -> Result<Found, RepoError> {
         let missing = || RepoError::NotFound(id.chars().take(200).collect());
+        let state = self.read();
+        let (repository, hops) = self.lead(&state, kind, id).ok_or_else(missing)?;
+        let repo = state.table.get(&repository).ok_or_else(missing)?;
+        Ok(if hops == 0 {
+            Found::Repo(repo.clone())
+        } else {
+            Found::Redirect(repo.full_name().to_owned())
+        })
+    }
+
+    /// What a name leads to, whether or not it can be shown.
+    pub(crate) fn known(&self, kind: RepoKind, id: &str) -> Option<RepositoryId> {
+        let (repository, _) = self.lead(&self.read(), kind, id)?;
+        Some(repository)
+    }
+
+    /// What a name leads to, and over how many redirects.
+    fn lead(&self, state: &State, kind: RepoKind, id: &str) -> Option<(RepositoryId, usize)> {
         let alias = self.inner.aliases.get(&id.to_ascii_lowercase());
         let target = alias.map_or(id, String::as_str);
-        let (namespace, name) = target.split_once('/').ok_or_else(missing)?;
-        let namespace: NamespaceName = namespace.parse().map_err(|_| missing())?;
-        let name: RepoName = name.parse().map_err(|_| missing())?;
-        let state = self.read();
-        let namespace = state.namespace(&self.inner.namespace_alias, &namespace);
-        let namespace = namespace.ok_or_else(missing)?;
+        let (namespace, name) = target.split_once('/')?;
+        let namespace: NamespaceName = namespace.parse().ok()?;
+        let name: RepoName = name.parse().ok()?;
+        let namespace = state.namespace(&self.inner.namespace_alias, &namespace)?;
         let mut folded = name.folded();
         for hops in 0..REDIRECTS_MAX {
-            match state.ledger.name(&namespace, kind, &folded) {
-                Some(NamesTarget::Repository(repository)) => {
-                    let repo = state.table.get(repository).ok_or_else(missing)?;
-                    return Ok(if hops == 0 {
-                        Found::Repo(repo.clone())
-                    } else {
-                        Found::Redirect(repo.full_name().to_owned())
-                    });
-                }
-                Some(NamesTarget::Redirect(next)) => folded = next.clone(),
-                None => break,
+            match state.ledger.name(&namespace, kind, &folded)? {
+                NamesTarget::Repository(repository) => return Some((*repository, hops)),
+                NamesTarget::Redirect(next) => folded = next.clone(),
             }
         }
-        Err(missing())
+        None
     }
 
     /// Every repository of a kind, in no particular order; cheap (the list is kept in memory).

@@ -49,7 +49,7 @@ pub(super) async fn bind(
     } {
         let mut address = *address;
         if std::net::UdpSocket::bind(address).is_err() {
-            tracing::warn!(%address, "the UDP port for contents is taken: it is a free one now");
+            tracing::info!(%address, "the UDP port for contents is taken: it is a free one now");
             address.set_port(0);
         }
         builder = builder

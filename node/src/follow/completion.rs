@@ -50,14 +50,14 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 /// The handle; never waits.
 #[derive(Debug)]
 pub(super) struct Completion {
-    wishes: mpsc::Sender<(RepositoryId, PublicKey)>,
+    wishes: mpsc::Sender<(RepositoryId, Option<PublicKey>)>,
     missed: Arc<Notify>,
     connected: Arc<Notify>,
 }
 
 impl Completion {
-    /// A repository's head may have moved; this peer sent the record.
-    pub(super) fn want(&self, repository: RepositoryId, source: PublicKey) {
+    /// A repository's head may have moved; this peer sent the record, if one did.
+    pub(super) fn want(&self, repository: RepositoryId, source: Option<PublicKey>) {
         if self.wishes.try_send((repository, source)).is_err() {
             self.missed.notify_one();
         }
@@ -180,7 +180,7 @@ pub(super) fn spawn(
 impl Queue {
     async fn run(
         mut self,
-        mut heard: mpsc::Receiver<(RepositoryId, PublicKey)>,
+        mut heard: mpsc::Receiver<(RepositoryId, Option<PublicKey>)>,
         missed: Arc<Notify>,
         connected: Arc<Notify>,
     ) {
@@ -198,7 +198,7 @@ impl Queue {
             tokio::select! {
                 () = stop.cancelled() => return,
                 wish = heard.recv() => match wish {
-                    Some((repository, source)) => self.want(repository, Some(source)),
+                    Some((repository, source)) => self.want(repository, source),
                     None => return,
                 },
                 () = missed.notified() => {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use cairn_protocol::key::PublicKey;
+use cairn_protocol::record::Record;
 use cairn_protocol::spread::message::{self, Hello};
 use cairn_protocol::spread::{Action, Config, Input, Known, Reason, Spread};
 use tokio::sync::{mpsc, oneshot};
@@ -50,6 +51,7 @@ pub(super) async fn run(
     parts: Parts,
     events: mpsc::Receiver<SwarmEvent>,
     learnt: mpsc::Receiver<Vec<Known>>,
+    looked_up: mpsc::Receiver<Box<Record>>,
     completion: Completion,
     relation: oneshot::Receiver<()>,
     stop: CancellationToken,
@@ -91,7 +93,7 @@ pub(super) async fn run(
         offered: VecDeque::new(),
         taking: None,
     };
-    driver.drive(events, learnt).await;
+    driver.drive(events, learnt, looked_up).await;
 }
 
 fn seed() -> Result<u64, getrandom::Error> {
@@ -105,6 +107,7 @@ impl Driver {
         mut self,
         mut events: mpsc::Receiver<SwarmEvent>,
         mut learnt: mpsc::Receiver<Vec<Known>>,
+        mut looked_up: mpsc::Receiver<Box<Record>>,
     ) {
         let stop = self.stop.clone();
         loop {
@@ -142,6 +145,9 @@ impl Driver {
                     for known in known {
                         self.input(Input::Taken(known));
                     }
+                }
+                Some(record) = looked_up.recv(), if self.offered.len() < OFFERED_MAX => {
+                    self.offered.push_back((None, record));
                 }
                 event = events.recv(), if self.offered.len() < OFFERED_MAX => match event {
                     Some(event) => self.event(event),
@@ -220,7 +226,7 @@ impl Driver {
                 });
                 sender.send(ids);
             }
-            Action::Take(peer, record) => self.offered.push_back((peer, record)),
+            Action::Take(peer, record) => self.offered.push_back((Some(peer), record)),
             Action::Met(peer, hello) => {
                 tracing::debug!(%peer, agent = hello.agent, "met a peer");
                 self.ports.insert(peer, hello.blob_ports);

@@ -17,8 +17,8 @@ use super::known;
 use crate::repos::{Repos, touched};
 use crate::store::{Store, StoreError};
 
-/// A record, and who sent it.
-pub(super) type Offered = (PublicKey, Box<Record>);
+/// A record, and who sent it; nobody where it was looked up.
+pub(super) type Offered = (Option<PublicKey>, Box<Record>);
 
 /// What became of a group of records.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) struct Taken {
     /// For the machine.
     pub(super) answers: Vec<Input>,
     /// Repositories that may have a new head, and who sent what moved them.
-    pub(super) touched: Vec<(RepositoryId, PublicKey)>,
+    pub(super) touched: Vec<(RepositoryId, Option<PublicKey>)>,
 }
 
 /// Takes records in; blocking.

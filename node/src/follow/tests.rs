@@ -146,8 +146,9 @@ fn records_are_logged_only_once_they_wait_no_more() {
     let peer = from.inner.keys.node.public();
     let all = records(&from);
     let mut intake = Intake::new(to.inner.store.clone(), to.inner.repos.clone());
-    let offer =
-        |intake: &mut Intake, record: &Record| intake.take(vec![(peer, Box::new(record.clone()))]);
+    let offer = |intake: &mut Intake, record: &Record| {
+        intake.take(vec![(Some(peer), Box::new(record.clone()))])
+    };
     let logged = || records(&to).len();
     let before = logged();
     for record in all.iter().skip(1).rev() {
@@ -242,7 +243,9 @@ fn a_node_restored_from_a_backup_shows_what_it_lost_once_that_is_whole_and_start
     let restored = node(&backup, false);
     let peer = now.inner.keys.node.public();
     let offered = records(&now).into_iter();
-    let offered = offered.map(|record| (peer, Box::new(record))).collect();
+    let offered = offered
+        .map(|record| (Some(peer), Box::new(record)))
+        .collect();
     let repos = restored.inner.repos.clone();
     Intake::new(restored.inner.store.clone(), repos.clone()).take(offered);
     let id = before.id();
@@ -290,7 +293,9 @@ fn a_home_that_signed_twice_after_a_restore_starts_and_serves_what_was_agreed() 
     push(&restored, "{\"other\": 1}");
     let peer = now.inner.keys.node.public();
     let offered = records(&now).into_iter();
-    let offered = offered.map(|record| (peer, Box::new(record))).collect();
+    let offered = offered
+        .map(|record| (Some(peer), Box::new(record)))
+        .collect();
     let repos = restored.inner.repos.clone();
     Intake::new(restored.inner.store.clone(), repos.clone()).take(offered);
     drop((repos, restored));
@@ -322,4 +327,63 @@ fn a_namespace_is_this_nodes_own_only_if_its_root_key_signed_it() {
     };
     assert!(namespace_of(&begin(&ours), &ours.public()).is_some());
     assert_eq!(namespace_of(&begin(&theirs), &ours.public()), None);
+}
+
+/// A peer that speaks of nothing but the look-up table knows a head that this node has not heard of.
+#[test]
+fn a_head_of_the_look_up_table_is_in_force_once_a_peer_told_what_it_builds_on() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (from, to) = (node(&from, false), node(&to, true));
+    let first = push(&from, "{}");
+    let mut intake = Intake::new(to.inner.store.clone(), to.inner.repos.clone());
+    let known = records(&from)
+        .into_iter()
+        .map(|record| (None, Box::new(record)));
+    intake.take(known.collect());
+    let newer = push(&from, "{\"newer\": true}");
+    let head = from.inner.store.record(&newer.head()).unwrap().unwrap();
+    let network = to.inner.network.as_ref().unwrap();
+    let folder = TempDir::new().unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (events, _heard) = tokio::sync::mpsc::channel(64);
+    let config = crate::swarm::SwarmConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+        peers: to.listen_addrs(),
+        mdns: false,
+        book: folder.path().join("peers"),
+    };
+    let key = cairn_protocol::key::SecretKey::from_seed([7; 32]);
+    let spawned = crate::swarm::Swarm::spawn(config, &key, events, stop.clone());
+    let table = network.handle().block_on(spawned).unwrap();
+    table.announce(newer.id(), head);
+    let (id, version) = (newer.id(), newer.version());
+    let begun = Instant::now();
+    let until = |what: &str, holds: &mut dyn FnMut() -> bool| {
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "in vain: {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    let look_up = || network.handle().block_on(network.follower.look_up(id));
+    until("the table answers", &mut || look_up() == Some(version));
+    assert!(first.version() < version);
+    let logged = |record: &Record| records(&to).iter().any(|known| known.id() == record.id());
+    let mut others = records(&from);
+    others.retain(|record| !logged(record));
+    let head = others.iter().position(|record| record.id() == newer.head());
+    let head = others.remove(head.unwrap());
+    assert!(
+        !others.is_empty() && !logged(&head),
+        "it waits for its change"
+    );
+    for other in others {
+        let taken = network.follower.looked_up.try_send(Box::new(other));
+        taken.unwrap();
+    }
+    until("it is in force", &mut || {
+        let pending = to.inner.repos.pending(&id);
+        pending.is_some_and(|pending| pending.head == newer.head())
+    });
+    until("it is logged", &mut || logged(&head));
+    stop.cancel();
 }
