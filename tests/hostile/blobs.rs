@@ -43,6 +43,8 @@ pub(crate) enum Manner {
 pub(crate) enum Tale {
     /// The truth.
     Truth,
+    /// Nothing at all, without ever ending.
+    Silence,
     /// A piece list of another file of the same size.
     OtherList,
     /// Of everything that it is asked for: that it has it whole.
@@ -264,6 +266,9 @@ impl ProtocolHandler for Bytewise {
             let server = self.0.clone();
             server.asked.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(async move {
+                if server.tale == Tale::Silence {
+                    std::future::pending::<()>().await;
+                }
                 if let Ok((request, _)) = Request::read_async(&mut receive).await {
                     drop(server.answer(request, &mut send).await);
                     drop(send.finish());
@@ -284,6 +289,9 @@ impl ProtocolHandler for Questions {
             let server = self.0.clone();
             server.asked.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(async move {
+                if server.tale == Tale::Silence {
+                    std::future::pending::<()>().await;
+                }
                 let Ok(request) = receive.read_to_end(1 << 20).await else {
                     return;
                 };

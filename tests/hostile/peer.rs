@@ -77,10 +77,12 @@ impl Peer {
         });
         let open = async {
             loop {
-                match control.open_stream(at, StreamProtocol::new(protocol)).await {
-                    Ok(stream) => return stream,
-                    Err(error) => {
-                        eprintln!("hostile peer: {error}");
+                let open = control.open_stream(at, StreamProtocol::new(protocol));
+                // This library's own streams get lost now and then while a connection is made.
+                match tokio::time::timeout(Duration::from_secs(5), open).await {
+                    Ok(Ok(stream)) => return stream,
+                    other => {
+                        eprintln!("hostile peer: {:?}", other.map(|opened| opened.map(drop)));
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 }

@@ -8,7 +8,7 @@ use cairn_protocol::limits::{FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use cairn_protocol::record::Record;
 use cairn_protocol::spread::message::{Hello, Message, PROTOCOL, VERSION};
 
-use super::blobs::{Manner, Server};
+use super::blobs::{Manner, Server, Tale};
 use super::forge::{self, File, Forged};
 use super::node::Node;
 use super::peer::{Peer, hello};
@@ -197,7 +197,9 @@ async fn a_flood_is_bounded_and_others_are_still_heard() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_heads_that_nobody_can_complete_do_not_hold_up_others() {
     let node = Node::start();
-    let mut spammer = stranger(&node).await;
+    let silent = Server::new(&[], Manner::Honest).telling(Tale::Silence);
+    let silent = silent.serve(SEED).await;
+    let mut spammer = Peer::meet(&node, SEED, vec![silent.port]).await;
     for name in 0..400_u64 {
         let mut seed = [1; 32];
         seed[..8].copy_from_slice(&name.to_le_bytes());
