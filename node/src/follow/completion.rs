@@ -29,9 +29,9 @@ const PARALLEL: usize = 4;
 /// Time from which on a repository no longer keeps another from being begun.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 /// Repositories completed at a time, slow ones too.
-const RUNNING_MAX: usize = 16;
+const RUNNING_MAX: usize = 8;
 /// Time from which on a repository may be given up for another, where so many are completed.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(10);
 /// Time between two tries of everything because of another peer.
 const HURRY_EVERY: Duration = Duration::from_secs(1);
 /// Wishes that wait; beyond it all repositories are looked through instead.
