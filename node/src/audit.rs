@@ -172,9 +172,9 @@ impl Audit<'_> {
         let is_own = self.node.repos.is_own(&repo.id());
         let mut before = Some(Refs::default());
         for (version, (id, head)) in &chain.heads {
-            // Of another node's repository only the refs of heads that were completed here are here, and
-            // none that is newer than what is shown.
-            if !is_own && (*version > repo.version() || self.is_absent(&head.refs)) {
+            // What is newer than what is shown is on its way, or will never be shown. Of another node's
+            // repository only the refs of heads that were completed here are here.
+            if *version > repo.version() || (!is_own && self.is_absent(&head.refs)) {
                 before = None;
                 continue;
             }

@@ -20,7 +20,7 @@ use crate::key::PublicKey;
 use crate::piece::PieceSet;
 use provider::{Provider, Request};
 
-/// Providers of one download; the offer of a further one is left out.
+/// Providers of one download; a further one takes the place of one that failed or lied, or is left out.
 pub const PROVIDERS_MAX: usize = 256;
 /// Requests of one download that are under way at once; a further provider waits its turn.
 pub const REQUESTS_MAX: usize = 16;
@@ -220,13 +220,19 @@ impl Download {
         }
     }
 
-    /// A provider of which nothing needs to be known but that it once failed.
+    /// A provider of which nothing needs to be known but that it once failed; else one that failed and
+    /// offers something; else a liar. Whoever fails under many names must not keep the others out.
     fn forgettable(&self) -> Option<PublicKey> {
-        let forgettable = |provider: &Provider| {
-            provider.request.is_none() && provider.offer.is_empty() && !provider.is_liar()
+        let rank = |provider: &Provider| match provider {
+            _ if provider.request.is_some() => None,
+            _ if provider.is_liar() => Some(2),
+            _ if provider.offer.is_empty() => Some(0),
+            _ if provider.is_shunned() => Some(1),
+            _ => None,
         };
-        let mut found = self.providers.iter();
-        found.find_map(|(key, provider)| forgettable(provider).then_some(*key))
+        let ranked = self.providers.iter();
+        let ranked = ranked.filter_map(|(key, provider)| Some((rank(provider)?, *key)));
+        ranked.min().map(|(_, key)| key)
     }
 
     /// Cuts off requests of which every piece came from elsewhere.
@@ -402,6 +408,33 @@ mod tests {
             assert_eq!(download.handle(now, Event::Piece(key, index)), []);
         }
         download.handle(now, Event::Ended(key))
+    }
+
+    #[test]
+    fn many_that_lie_or_stall_do_not_keep_an_honest_one_out() {
+        let many = |number: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&number.to_le_bytes());
+            PublicKey::Ed25519(bytes)
+        };
+        let mut download = new(10);
+        for number in 0..PROVIDERS_MAX {
+            download.handle(at(0), Event::Offer(many(number), full(10)));
+            if number >= 6 {
+                download.handle(at(0), Event::Lied(many(number)));
+            }
+        }
+        download.handle(at(20), Event::Tick);
+        assert_eq!(download.providers.len(), PROVIDERS_MAX);
+        let honest = key(99);
+        let mut asked = Vec::new();
+        for second in 20..70 {
+            let offer = Event::Offer(honest, full(10));
+            asked.extend(download.handle(at(second), offer));
+            asked.extend(download.handle(at(second), Event::Tick));
+        }
+        let is_asked = |action: &Action| matches!(action, Action::Ask(of, _) if *of == honest);
+        assert!(asked.iter().any(is_asked), "{asked:?}");
     }
 
     #[test]

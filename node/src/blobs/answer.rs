@@ -62,10 +62,12 @@ impl Client {
         if !(self.server.may_read)(&self.peer, &refs) {
             return Ok(Answer::Closure(Vec::new(), false));
         }
-        let server = Arc::clone(&self.server);
-        let hashes = self
-            .work(move || server.closures.of(&server.store, &refs))
-            .await?;
+        let (server, peer) = (Arc::clone(&self.server), self.peer);
+        let walk = move || {
+            let may_read = |hash: &Blake3| (server.may_read)(&peer, hash);
+            server.closures.of(&server.store, &refs, &may_read)
+        };
+        let hashes = self.work(walk).await?;
         let skip = usize::try_from(skip)
             .unwrap_or(usize::MAX)
             .min(hashes.len());

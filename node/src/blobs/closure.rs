@@ -36,8 +36,16 @@ pub(super) struct Closures {
 }
 
 impl Closures {
-    /// The closure of a refs blob; empty where that is not here. Blocking.
-    pub(super) fn of(&self, store: &Store, refs: &Blake3) -> Arc<Vec<Blake3>> {
+    /// The closure of a refs blob, as far as it may be read; empty where that is not here. Blocking.
+    ///
+    /// A refs blob may name anything: what is below something is told only to who may read that. Every
+    /// peer may read the same as yet, so that one answer does for all.
+    pub(super) fn of(
+        &self,
+        store: &Store,
+        refs: &Blake3,
+        may_read: &dyn Fn(&Blake3) -> bool,
+    ) -> Arc<Vec<Blake3>> {
         if let Some(kept) = self.kept(refs) {
             return kept;
         }
@@ -45,7 +53,7 @@ impl Closures {
         if let Some(kept) = self.kept(refs) {
             return kept;
         }
-        let mut walk = Walk::new(store);
+        let mut walk = Walk::new(store, may_read);
         walk.all(refs);
         let until = (!walk.complete).then(|| Instant::now() + INCOMPLETE_AGE_MAX);
         let hashes = Arc::new(walk.hashes);
@@ -84,15 +92,17 @@ struct Kept {
 
 struct Walk<'a> {
     store: &'a Store,
+    may_read: &'a dyn Fn(&Blake3) -> bool,
     complete: bool,
     seen: HashSet<Blake3>,
     hashes: Vec<Blake3>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(store: &'a Store) -> Self {
+    fn new(store: &'a Store, may_read: &'a dyn Fn(&Blake3) -> bool) -> Self {
         Self {
             store,
+            may_read,
             complete: true,
             seen: HashSet::new(),
             hashes: Vec::new(),
@@ -168,6 +178,10 @@ impl<'a> Walk<'a> {
     }
 
     fn read<T, E>(&mut self, hash: &Blake3, decode: impl Fn(&[u8]) -> Result<T, E>) -> Option<T> {
+        if !(self.may_read)(hash) {
+            self.complete = false;
+            return None;
+        }
         match self.store.blob(hash) {
             Ok(bytes) => return decode(&bytes).ok(),
             Err(StoreError::Absent { .. }) => {}

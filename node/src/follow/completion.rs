@@ -33,9 +33,9 @@ const PARALLEL_OF_PEER: usize = 3;
 /// Time from which on a repository no longer keeps another from being begun.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 /// Repositories completed at a time, slow ones too.
-const RUNNING_MAX: usize = 16;
+const RUNNING_MAX: usize = 8;
 /// Time from which on a repository may be given up for another, where so many are completed.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(10);
 /// Time between two tries of everything because of another peer.
 const HURRY_EVERY: Duration = Duration::from_secs(1);
 /// Wishes that wait; beyond it all repositories are looked through instead.
@@ -299,10 +299,8 @@ impl Queue {
             let (first, other) = (self.turn, 1 - self.turn);
             self.turn = other;
             let next = self.ready[first].pop(may);
-            let Some((source, repository)) = next.or_else(|| self.ready[other].pop(may)) else {
-                // The next one is begun with once one of its peer's has ended.
-                return None;
-            };
+            // Where all that wait are of busy peers, the next is begun with once one of theirs has ended.
+            let (source, repository) = next.or_else(|| self.ready[other].pop(may))?;
             let Some(wish) = self.wishes.get_mut(&repository) else {
                 continue;
             };

@@ -387,3 +387,57 @@ fn a_head_of_the_look_up_table_is_in_force_once_a_peer_told_what_it_builds_on() 
     until("it is logged", &mut || logged(&head));
     stop.cancel();
 }
+
+#[test]
+fn a_sweep_does_not_wait_for_a_slow_peer() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let spawn = |data: &TempDir, peers: Vec<String>, upload_rate| {
+        let network = NetworkConfig {
+            listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+            peers,
+            mdns: false,
+            upload_rate,
+            ..NetworkConfig::default()
+        };
+        Node::spawn(Config {
+            network: Some(network),
+            ..Config::new(data.path())
+        })
+        .unwrap()
+    };
+    let from = spawn(&from, vec![], Some(64 << 10));
+    let folder = TempDir::new().unwrap();
+    for number in 0..1_200 {
+        let name = format!("{}-{number}", "name".repeat(40));
+        std::fs::write(folder.path().join(name), b"").unwrap();
+    }
+    let request = PushRequest {
+        dir: folder.path().to_owned(),
+        repo: "wide".to_owned(),
+        kind: RepoKind::Model,
+        reference: "main".to_owned(),
+        message: None,
+    };
+    from.push(&request, &mut |_| {}).unwrap();
+    let to = spawn(&to, from.listen_addrs(), None);
+    let begun = Instant::now();
+    while to.inner.repos.all_pending().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "in vain");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // Its refs, commit entry and commit are here soon, its manifest of 300 KB is not.
+    std::thread::sleep(Duration::from_millis(500));
+    let swept = Instant::now();
+    crate::garbage::collect(&to.inner, false, &mut |_| {}).unwrap();
+    let took = swept.elapsed();
+    assert!(!to.inner.repos.all_pending().is_empty(), "too fast to tell");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let begun = Instant::now();
+    while !to.inner.repos.all_pending().is_empty() {
+        assert!(begun.elapsed() < Duration::from_mins(2), "never shown");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let shown = to.inner.repos.all_shown();
+    let repo = to.inner.repos.get(&shown[0]).unwrap();
+    assert_eq!(repo.history().unwrap().entries().count(), 1);
+}

@@ -81,6 +81,8 @@ pub(crate) struct Walk {
     missing: Vec<Step>,
     reached: HashSet<Prefix>,
     walked: HashSet<Prefix>,
+    /// Manifests, and pointers, that manifests led to: each is gone to once, however often it is named.
+    led_to: HashSet<(bool, Prefix)>,
     metadata: u64,
     bytes: u64,
     contents: usize,
@@ -119,6 +121,7 @@ impl Walk {
             missing: Vec::new(),
             reached: HashSet::new(),
             walked: HashSet::new(),
+            led_to: HashSet::new(),
             metadata: 0,
             bytes: 0,
             contents: 0,
@@ -209,6 +212,17 @@ impl Walk {
             )));
         }
         Ok(())
+    }
+
+    /// Whether a place is new; an error where there are more than a head may have.
+    fn leads_to(&mut self, place: (bool, Prefix)) -> Result<bool, Stop> {
+        let is_new = self.led_to.insert(place);
+        if self.led_to.len() as u64 > HEAD_METADATA_MAX {
+            return Err(Stop::Wrong(format!(
+                "its manifests name more than {HEAD_METADATA_MAX} blobs of metadata"
+            )));
+        }
+        Ok(is_new)
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Stop> {
@@ -368,12 +382,17 @@ impl Walk {
             self.contents += 1;
         }
         if let (EntryKind::Directory, Some(below)) = (entry.kind, entry.manifest) {
-            self.todo.push(Step::Manifest {
-                hash: below,
-                tree: entry.oid,
-            });
+            let role = role(&below, &entry.oid);
+            if !self.access.is_walked(&role) && self.leads_to((true, role))? {
+                self.todo.push(Step::Manifest {
+                    hash: below,
+                    tree: entry.oid,
+                });
+            }
         }
-        if let Some(pointer) = entry.pointer {
+        if let Some(pointer) = entry.pointer
+            && self.leads_to((false, role(&pointer, &entry.oid)))?
+        {
             self.todo.push(Step::Pointer {
                 hash: pointer,
                 oid: entry.oid,

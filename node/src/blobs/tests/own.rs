@@ -293,3 +293,32 @@ async fn unknown_and_vanished_peers_are_unreachable_and_one_that_is_back_is_foun
     let held = ours.blobs.look_up(theirs.key, vec![hash]).await.unwrap();
     assert_eq!(held, [Held::Whole(1)]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closure_says_nothing_of_what_is_below_a_blob_that_may_not_be_read() {
+    use cairn_protocol::entry::CommitEntry;
+    use cairn_protocol::hash::GitOid;
+    use cairn_protocol::refs::{RefName, RefTarget, Refs};
+
+    let oid = GitOid::from_bytes([7; 20]);
+    let entry = CommitEntry {
+        commit: oid,
+        object: Blake3::of(b"a commit object"),
+        manifest: None,
+        parents: vec![],
+    };
+    let entry = entry.encode();
+    let hidden = Blake3::of(&entry);
+    let may_read: MayRead = Arc::new(move |_, hash| *hash != hidden);
+    let ours = Node::new(1).await;
+    let theirs = Node::with(2, config(), may_read).await;
+    ours.meet(&theirs);
+    theirs.add(&entry);
+    theirs.add(b"a commit object");
+    let (entry, tags) = (hidden, vec![]);
+    let target = RefTarget { oid, entry, tags };
+    let refs = Refs([(RefName::branch("main").unwrap(), target)].into());
+    let refs = theirs.add(&refs.encode());
+    let found = ours.blobs.closure(theirs.key, refs, 0).await.unwrap();
+    assert_eq!(found, (vec![hidden], false), "no more than its refs say");
+}
