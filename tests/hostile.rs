@@ -10,4 +10,5 @@ mod hostile {
 
     mod fetching;
     mod spreading;
+    mod stored;
 }
