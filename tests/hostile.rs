@@ -11,4 +11,5 @@ mod hostile {
     mod fetching;
     mod metadata;
     mod spreading;
+    mod stored;
 }

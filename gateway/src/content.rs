@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use cairn_node::fetch::Wanted;
+use cairn_node::fetch::{FetchError, Wanted};
 use cairn_node::repos::{EntryKind, FileEntry};
 use cairn_node::store::StoreError;
 use cairn_protocol::hash::{Blake3, GitOid, RepositoryId};
@@ -114,19 +114,37 @@ impl Found {
             oid: self.oid,
             file: &self.file,
         };
-        let damage = match gateway.node().content(&self.hash) {
-            Ok(content) => {
-                let document = Document::file(&facts, content)?;
-                return Ok(Opened::Here(Arc::new(document)));
-            }
-            Err(error) if !gateway.node().is_networked() => return Err(error.into()),
+        let node = gateway.node();
+        let claimed = wanted(
+            self.repository,
+            self.path.clone(),
+            self.oid,
+            &self.file,
+            self.hash,
+        );
+        let damage = match node.content(&self.hash) {
+            Ok(content) => match (node.agreement(&claimed)?, node.is_networked()) {
+                (Some(true), _) | (None, false) => {
+                    let document = Document::file(&facts, content)?;
+                    return Ok(Opened::Here(Arc::new(document)));
+                }
+                // Other bytes than those that its entity tag promises, or that is not known: found out by
+                // who fetches, without the network where all is here.
+                (Some(false) | None, true) => None,
+                (Some(false), false) => {
+                    let digest = "content";
+                    let path = self.path;
+                    return Err(FetchError::Disagrees { path, digest }.into());
+                }
+            },
+            Err(error) if !node.is_networked() => return Err(error.into()),
             Err(StoreError::Absent { .. }) => None,
             Err(error @ StoreError::Damaged { .. }) => Some(error),
             Err(error) => return Err(error.into()),
         };
         Ok(Opened::Away(Box::new(Away {
             face: Face::of(&facts),
-            wanted: wanted(self.repository, self.path, self.oid, &self.file, self.hash),
+            wanted: claimed,
             damage,
         })))
     }

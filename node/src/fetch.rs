@@ -293,6 +293,10 @@ impl Fetcher {
         drop(table);
         if size <= PIECE_BYTES {
             inner.small.push(Arc::clone(&entry));
+            if inner.stop.is_cancelled() {
+                // Those who take from the queue may have ended just now.
+                small::fail_all(inner);
+            }
         } else {
             let run = large::run(Arc::clone(inner), Arc::clone(&entry), before);
             inner.tasks.spawn_on(run, &inner.runtime);

@@ -221,6 +221,22 @@ impl Node {
         self.inner.store.content(hash)
     }
 
+    /// Whether what is stored is what a commit claims of it; nothing where that is not known: it is not
+    /// stored, or a digest was never computed. [`Node::fetch`] computes it, and refuses a wrong claim for good.
+    pub fn agreement(&self, claimed: &Wanted) -> Result<Option<bool>, StoreError> {
+        let Some(digests) = self.inner.store.digests(&claimed.blake3)? else {
+            return Ok(None);
+        };
+        if digests.size != claimed.size || digests.sha256 != claimed.sha256 {
+            return Ok(Some(false));
+        }
+        Ok(match (claimed.git, digests.git) {
+            (None, _) => Some(true),
+            (Some(_), None) => None,
+            (Some(claimed), Some(computed)) => Some(claimed == computed),
+        })
+    }
+
     /// Publishes a folder; returns when the head is durable, signed, and seen by the next read.
     pub fn push(
         &self,

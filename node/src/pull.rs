@@ -170,26 +170,31 @@ impl Plan {
             if wanted.contains_key(&hash) {
                 continue;
             }
-            let here = node.inner.store.contains(&hash);
-            if here.map_err(|error| Failure::new(&error, None))? {
-                continue;
-            }
             let git = match file.pointer_size {
                 Some(_) => None,
                 None => self.git(path)?,
             };
+            let claimed = Wanted {
+                repository: self.repo.id(),
+                path: path.clone(),
+                blake3: hash,
+                size: file.size,
+                sha256: file.sha256,
+                git,
+            };
+            let failed = |error| Failure::new(&error, None);
+            // Stored for somebody else's sake, it may be other bytes than this commit claims.
+            match node.agreement(&claimed).map_err(failed)? {
+                Some(true) => continue,
+                None if node.inner.network.is_none()
+                    && node.inner.store.contains(&hash).map_err(failed)? =>
+                {
+                    continue;
+                }
+                Some(false) | None => {}
+            }
             order.push(hash);
-            wanted.insert(
-                hash,
-                Wanted {
-                    repository: self.repo.id(),
-                    path: path.clone(),
-                    blake3: hash,
-                    size: file.size,
-                    sha256: file.sha256,
-                    git,
-                },
-            );
+            wanted.insert(hash, claimed);
         }
         Ok(order
             .into_iter()

@@ -479,8 +479,20 @@ impl Store {
     /// Whether a blob is stored, and not known to be damaged.
     pub fn contains(&self, hash: &Blake3) -> Result<bool, StoreError> {
         let Inner { flats, index, .. } = &*self.inner;
-        Ok(!index.is_damaged(hash)
-            && (index.find(&Key::blob(hash))?.is_some() || flats.facts(hash)?.is_some()))
+        if index.is_damaged(hash) {
+            return Ok(false);
+        }
+        match index.find(&Key::blob(hash)) {
+            Ok(Some(_)) => Ok(true),
+            Ok(None) => Ok(flats.facts(hash)?.is_some()),
+            // Its frame is rotten: nobody is kept from fetching it again.
+            Err(StoreError::Corrupt { path, offset, .. }) => {
+                tracing::error!(%hash, path = %path.display(), offset, "stored content is damaged");
+                index.set_damaged(hash);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A stored record's envelope.
@@ -552,6 +564,11 @@ impl Store {
         let freed = partials.remove(hash)? + flats.evict(log, hash)?;
         uses.forget(hash);
         Ok(freed)
+    }
+
+    /// Removes a file that is stored in part, and nothing that is stored whole; bytes freed.
+    pub fn discard(&self, hash: &Blake3) -> Result<u64, StoreError> {
+        self.inner.partials.remove(hash)
     }
 
     /// Hands out hash and size of every stored flat file, in no order; reads the log for it.

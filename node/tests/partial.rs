@@ -185,6 +185,23 @@ fn set(size: usize, held: &[u64]) -> PieceSet {
 }
 
 #[test]
+fn to_discard_a_part_leaves_the_whole_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let sample = Sample::new(7, LARGE);
+    let partial = store.partial(&sample.hash, &sample.list).unwrap();
+    sample.write(&partial, 0);
+    // A push stores the same bytes meanwhile.
+    import(&store, &sample.bytes);
+    assert_eq!(store.discard(&sample.hash).unwrap(), PIECE_BYTES);
+    assert_eq!(store.partials(), []);
+    drop(partial);
+    sample.assert_stored(&store);
+    assert_eq!(store.discard(&sample.hash).unwrap(), 0);
+    sample.assert_stored(&store);
+}
+
+#[test]
 fn a_file_of_any_size_becomes_a_blob_whatever_the_order_of_its_pieces() {
     let dir = tempfile::tempdir().unwrap();
     let sizes = [

@@ -746,6 +746,36 @@ fn a_torn_tail_is_cut_off_at_any_length() {
 }
 
 #[test]
+fn a_blob_that_rots_while_the_store_is_open_is_not_here_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (rotten, kept) = (noise(1, 1_000), noise(2, 1_000));
+    let put = |store: &Store, bytes: &[u8]| {
+        let mut batch = store.batch();
+        let hash = batch.put(bytes.to_vec().into());
+        batch.commit().unwrap();
+        hash
+    };
+    let hash = put(&store, &rotten);
+    let other = put(&store, &kept);
+    let segment = &segments(dir.path())[0];
+    let log = fs::read(segment).unwrap();
+    let at = log
+        .windows(100)
+        .position(|window| window == &rotten[..100])
+        .unwrap();
+    flip(segment, at as u64 + 500);
+    assert!(
+        !store.contains(&hash).unwrap(),
+        "so that it is fetched again"
+    );
+    assert!(store.contains(&other).unwrap());
+    assert_eq!(store.damaged().unwrap()[0].0, hash);
+    put(&store, &rotten);
+    assert!(store.contains(&hash).unwrap());
+}
+
+#[test]
 fn a_rotten_blob_is_healed_by_storing_it_again_and_swept() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -47,6 +47,8 @@ pub enum Event {
     Gone(PublicKey),
     /// A verified piece came from a provider.
     Piece(PublicKey, u64),
+    /// A piece that was held is not here any more: it is fetched again.
+    Lost(u64),
     /// Bytes of a piece came from a provider: enough to see that it moves.
     Moves(PublicKey),
     /// A provider's request ended: all sent, refused, or cut off. Not told of one that was abandoned.
@@ -130,6 +132,10 @@ impl Download {
                     return actions;
                 }
             }
+            Event::Lost(index) => {
+                self.held.remove(index);
+                self.lowest = self.lowest.min(index);
+            }
             Event::Moves(key) => {
                 if let Some(provider) = self.providers.get_mut(&key) {
                     provider.moves(now);
@@ -151,11 +157,14 @@ impl Download {
                 }
             }
             Event::Wanted(mut ranges) => {
-                ranges.truncate(WANTED_MAX);
                 for range in &mut ranges {
                     range.end = range.end.min(self.held.count());
                 }
-                ranges.retain(|range| !range.is_empty());
+                // Readers who have all they wait for take nobody's place.
+                let missing =
+                    |range: &Range<u64>| (range.clone()).any(|index| !self.held.contains(index));
+                ranges.retain(missing);
+                ranges.truncate(WANTED_MAX);
                 self.wanted = ranges;
             }
             Event::Whole(whole) => self.whole = whole,
@@ -481,6 +490,30 @@ mod tests {
         assert_eq!(actions, [Action::Ask(key(1), 50..54)]);
         let actions = answer(&mut download, at(2), key(1), 50..54);
         assert_eq!(actions, [Action::Ask(key(1), 0..4)]);
+    }
+
+    #[test]
+    fn a_piece_that_is_lost_is_fetched_again_for_who_waits_for_it() {
+        let mut download = new(100);
+        download.handle(at(0), Event::Whole(false));
+        download.handle(at(0), Event::Wanted(vec![5..6]));
+        let actions = download.handle(at(0), Event::Offer(key(1), full(100)));
+        assert_eq!(actions, [Action::Ask(key(1), 5..6)]);
+        assert_eq!(answer(&mut download, at(1), key(1), 5..6), []);
+        assert!(download.is_satisfied());
+        let actions = download.handle(at(2), Event::Lost(5));
+        assert_eq!(actions, [Action::Ask(key(1), 5..6)]);
+    }
+
+    #[test]
+    fn readers_who_have_what_they_wait_for_take_no_place() {
+        let mut download = Download::new(set(1000, 0..999), 0);
+        download.handle(at(0), Event::Whole(false));
+        download.handle(at(0), Event::Offer(key(1), full(1000)));
+        let mut wanted: Vec<_> = (0..999).map(|index| index..index + 1).collect();
+        wanted.push(999..1000);
+        let actions = download.handle(at(0), Event::Wanted(wanted));
+        assert_eq!(actions, [Action::Ask(key(1), 999..1000)]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cairn_protocol::hash::Blake3;
 use cairn_protocol::limits::{CLOSURE_HASHES_MAX, FETCH_BYTES_MAX, LOOKUP_SETS_BYTES_MAX};
 use cairn_protocol::transfer::{Answer, Held, Request};
@@ -11,6 +12,17 @@ use iroh_blobs::protocol::ERR_LIMIT;
 use super::serve::{Client, Cut, Server};
 use super::wire::Writing;
 use crate::store::StoreError;
+
+/// Bytes of an answer that is sent whatever the limit of what is sent.
+const UNLIMITED_BYTES_MAX: usize = 64 << 10;
+
+/// An answer in parts that are limited one by one.
+fn steps_of(answer: &Bytes) -> Vec<Bytes> {
+    let starts = (0..answer.len()).step_by(UNLIMITED_BYTES_MAX);
+    starts
+        .map(|at| answer.slice(at..answer.len().min(at + UNLIMITED_BYTES_MAX)))
+        .collect()
+}
 
 impl Client {
     pub(super) async fn answer_own(
@@ -25,12 +37,19 @@ impl Client {
             Request::List(hash) => Answer::List(self.list(hash).await?),
             Request::Closure { refs, skip } => self.closure(refs, skip).await?,
         };
+        let answer = answer.encode();
+        // Only what is short passes by the limit: others wait for it to know whom to ask.
+        let rate = self.server.upload_rate.as_ref();
         let mut writing = Writing {
             send,
-            rate: None,
+            rate: rate.filter(|_| answer.len() > UNLIMITED_BYTES_MAX),
             counts: Arc::default(),
         };
-        Ok(writing.write(&mut [answer.encode().into()]).await?)
+        let mut chunks: Vec<Bytes> = vec![answer.into()];
+        if writing.rate.is_some() {
+            chunks = steps_of(&chunks[0]);
+        }
+        Ok(writing.write(&mut chunks).await?)
     }
 
     async fn held(&self, hashes: Vec<Blake3>) -> Result<Vec<Held>, Cut> {

@@ -36,14 +36,32 @@ impl Rate {
     /// Takes units, and waits as long as those taken before need.
     #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
     pub(super) async fn take(&self, units: u64) {
+        let price = Duration::from_secs_f64(units as f64 / self.per_second);
         let until = {
             let now = Instant::now();
             let mut paid = self.paid.lock();
             let from = (*paid).max(now);
-            *paid = from + Duration::from_secs_f64(units as f64 / self.per_second);
+            *paid = from + price;
             *paid - self.burst.min(paid.duration_since(now))
         };
+        let mut waiting = Waiting { rate: self, price };
         tokio::time::sleep_until(until).await;
+        waiting.price = Duration::ZERO;
+    }
+}
+
+/// Gives back what was taken where its taker goes before its turn: or else who asks and goes, again and
+/// again, would have all others wait.
+struct Waiting<'a> {
+    rate: &'a Rate,
+    price: Duration,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.price.is_zero() {
+            *self.rate.paid.lock() -= self.price;
+        }
     }
 }
 
@@ -61,6 +79,19 @@ mod tests {
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(4_745), "{took:?}");
         assert!(took <= Duration::from_millis(4_800), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_before_its_turn_has_taken_nothing() {
+        let rate = Rate::new(1_000);
+        let start = Instant::now();
+        rate.take(1_000).await;
+        for _ in 0..1_000 {
+            let gone = tokio::time::timeout(Duration::from_millis(1), rate.take(1_000)).await;
+            assert!(gone.is_err());
+        }
+        rate.take(1_000).await;
+        assert!(start.elapsed() < Duration::from_secs(4));
     }
 
     #[tokio::test(start_paused = true)]

@@ -86,7 +86,10 @@ impl Arriving {
                         Err(_) => {}
                     }
                 }
-                Where::Stored => break self.stored(offset, index).await?,
+                Where::Stored(digests) => {
+                    self.agree(&digests)?;
+                    break self.stored(offset, index).await?;
+                }
                 Where::Failed(error) => return Err(self.own(error)),
                 Where::Nowhere => changed.await,
             }
@@ -191,10 +194,16 @@ impl Arriving {
             let store = inner.store.clone();
             digests = inner.blocking(move || with_git(&store, &digests)).await?;
         }
-        match disagreement(claim, &digests) {
-            None => Ok(digests),
+        self.agree(&digests).map(|()| digests)
+    }
+
+    /// Compares what is known of the stored bytes with the claim.
+    fn agree(&self, digests: &Digests) -> Result<(), FetchError> {
+        match disagreement(&self.claimed.claim, digests) {
+            None => Ok(()),
             Some(digest) => {
-                inner.disagreed(self.entry.hash, self.entry.size, &self.claimed, digest);
+                let Entry { hash, size, .. } = &*self.entry;
+                (self.fetcher.inner).disagreed(*hash, *size, &self.claimed, digest);
                 Err(self.disagrees(digest))
             }
         }

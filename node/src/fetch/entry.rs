@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cairn_protocol::hash::Blake3;
 use cairn_protocol::key::PublicKey;
+use cairn_protocol::piece::PieceSet;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
@@ -80,7 +81,7 @@ pub(super) struct InMemory {
 pub(super) enum Where {
     Memory(Arc<InMemory>),
     Partial(Partial),
-    Stored,
+    Stored(Digests),
     Failed(FetchError),
     Nowhere,
 }
@@ -182,6 +183,21 @@ impl Entry {
         let mut ranges: Vec<_> = state.wants.values().cloned().collect();
         ranges.dedup();
         (state.finishers > 0, ranges)
+    }
+
+    /// Pieces that a reader waits for and that count as held, but are not here: the disk changed them.
+    pub(super) fn lost(&self, held: &PieceSet) -> Vec<u64> {
+        let state = self.state.lock();
+        let Some(partial) = &state.partial else {
+            return Vec::new();
+        };
+        let is_lost = |index: &u64| {
+            held.contains(*index) && !state.memory.contains_key(index) && !partial.has(*index)
+        };
+        (state.wants.values())
+            .flat_map(Clone::clone)
+            .filter(is_lost)
+            .collect()
     }
 
     pub(super) fn is_read(&self) -> bool {
@@ -286,7 +302,7 @@ impl Entry {
     pub(super) fn find(&self, index: u64) -> Where {
         let state = self.state.lock();
         match &state.stage {
-            Stage::Stored(_) => return Where::Stored,
+            Stage::Stored(digests) => return Where::Stored(*digests),
             Stage::Failed(error) => return Where::Failed(error.clone()),
             Stage::Waiting | Stage::Running => {}
         }

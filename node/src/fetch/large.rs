@@ -1,12 +1,13 @@
 //! The download of one file of several pieces: looked for, fetched, written, completed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cairn_protocol::download::{Action, Download, Event};
 use cairn_protocol::key::PublicKey;
+use cairn_protocol::limits::FETCH_BYTES_MAX;
 use cairn_protocol::piece::{PieceList, PieceSet, piece_len};
 use cairn_protocol::transfer::Held;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -25,9 +26,11 @@ use crate::store::{Digests, FinishError, Partial, StoreError};
 /// How often it is looked after.
 const TICK: Duration = Duration::from_millis(250);
 /// Peers that are asked for the piece list at once.
-const LISTING_MAX: usize = 2;
-/// After this a second one is asked.
+const LISTING_MAX: usize = 4;
+/// After this a second one is asked, and so on.
 const LISTING_PATIENCE: Duration = Duration::from_secs(1);
+/// After this the first of so many is left, where there is another who was never asked.
+const LISTING_TIME: Duration = Duration::from_secs(5);
 /// Verified pieces of one file that wait to be written; further ones wait in the network.
 const WRITING_MAX: usize = 8;
 /// Pieces of one request that wait to be taken.
@@ -99,6 +102,13 @@ struct Job {
     /// Time without a provider since the last piece.
     starved: Duration,
     ticked: Instant,
+    turn: Option<Turn>,
+}
+
+/// A place among those that run.
+enum Turn {
+    Bulk { _place: OwnedSemaphorePermit },
+    Read { _place: OwnedSemaphorePermit },
 }
 
 /// A request under way.
@@ -138,6 +148,7 @@ impl Job {
             writer: None,
             starved: Duration::ZERO,
             ticked: Instant::now(),
+            turn: None,
         }
     }
 
@@ -150,7 +161,7 @@ impl Job {
                 () = until_abandoned(&entry) => return Err(End::Abandoned),
             }
         }
-        let _turn = self.turn().await?;
+        self.turn = Some(self.turn().await?);
         self.inner.running.fetch_add(1, Ordering::AcqRel);
         let _running = Running(Arc::clone(&self.inner));
         // Held to the end: what is on its way is not evicted.
@@ -202,20 +213,31 @@ impl Job {
     }
 
     /// Waits to be among those that run: sooner where somebody reads.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, End> {
+    async fn turn(&self) -> Result<Turn, End> {
         let bulk = Arc::clone(&self.inner.bulk).acquire_owned();
         tokio::pin!(bulk);
         let turn = loop {
             self.must_be_wanted()?;
             let read = Arc::clone(&self.inner.read).acquire_owned();
             tokio::select! {
-                turn = &mut bulk => break turn,
-                turn = read, if self.entry.is_read() => break turn,
-                () = self.entry.attention.notified() => {}
+                biased;
                 () = self.inner.stop.cancelled() => return Err(FetchError::Stopped.into()),
+                turn = read, if self.entry.is_read() => break turn.map(|_place| Turn::Read { _place }),
+                turn = &mut bulk => break turn.map(|_place| Turn::Bulk { _place }),
+                () = self.entry.attention.notified() => {}
             }
         };
         turn.map_err(|_| FetchError::Stopped.into())
+    }
+
+    /// Leaves its place to those whom nobody reads, once somebody reads: readers may be slow.
+    fn leave_bulk(&mut self) {
+        if matches!(self.turn, Some(Turn::Bulk { .. }))
+            && self.entry.is_read()
+            && let Ok(read) = Arc::clone(&self.inner.read).try_acquire_owned()
+        {
+            self.turn = Some(Turn::Read { _place: read });
+        }
     }
 
     /// Looks for what is stored.
@@ -243,7 +265,8 @@ impl Job {
                 };
                 if size != entry.size {
                     // Fetched under another claim: one of the two is wrong, and not shown to be so yet.
-                    store.evict(hash)?;
+                    // Whole, it may be somebody's: a push may have brought it meanwhile.
+                    store.discard(hash)?;
                     return Ok(Found::Nothing);
                 }
                 let list = Arc::clone(store.pieces(hash)?.list());
@@ -255,51 +278,67 @@ impl Job {
     /// The piece list, from the first peer whose list folds up to the hash.
     async fn find_list(&mut self) -> Result<Arc<PieceList>, End> {
         let mut listing: JoinSet<(PublicKey, Result<PieceList, TransferError>)> = JoinSet::new();
-        let mut tried = BTreeSet::new();
+        let mut under_way: VecDeque<(PublicKey, AbortHandle)> = VecDeque::new();
+        // How often each was asked: who was asked less often goes first, so that nobody keeps others away.
+        let mut tried: BTreeMap<PublicKey, u32> = BTreeMap::new();
         let mut begun = Instant::now();
         let mut tick = ticks();
         loop {
-            let late = begun.elapsed() >= LISTING_PATIENCE;
-            let room = if late { LISTING_MAX } else { 1 };
-            let next = self
-                .offers
-                .keys()
-                .find(|peer| !tried.contains(*peer))
+            let times = |peer: &PublicKey| tried.get(peer).copied().unwrap_or(0);
+            let next = (self.offers.keys())
+                .filter(|peer| !under_way.iter().any(|(asked, _)| asked == *peer))
+                .min_by_key(|peer| times(peer))
                 .copied();
             if let Some(peer) = next
-                && listing.len() < room
+                && times(&peer) == 0
+                && under_way.len() >= LISTING_MAX
+                && begun.elapsed() >= LISTING_TIME
+                && let Some((slow, asked)) = under_way.pop_front()
             {
-                tried.insert(peer);
+                asked.abort();
+                self.offers.remove(&slow);
+                self.search.has_not(slow);
+            }
+            let late = under_way.is_empty() || begun.elapsed() >= LISTING_PATIENCE;
+            if let Some(peer) = next
+                && late
+                && under_way.len() < LISTING_MAX
+            {
+                *tried.entry(peer).or_default() += 1;
                 begun = Instant::now();
                 let (blobs, hash, size) =
                     (self.inner.blobs.clone(), self.entry.hash, self.entry.size);
-                listing.spawn(async move {
+                let asked = listing.spawn(async move {
                     let list = Box::pin(blobs.list(peer, hash, size));
                     let list = progressing(&blobs, &peer, list).await;
                     (peer, list)
                 });
+                under_way.push_back((peer, asked));
                 continue;
             }
             tokio::select! {
                 () = self.inner.stop.cancelled() => return Err(FetchError::Stopped.into()),
                 Some(Ok((peer, list))) = listing.join_next() => match list {
                     Ok(list) => return Ok(Arc::new(list)),
+                    // It may be asked again when it says again that it has it.
                     Err(error) => {
+                        under_way.retain(|(asked, _)| *asked != peer);
                         self.offers.remove(&peer);
                         self.search.has_not(peer);
-                        match error {
-                            TransferError::Lied(what) => self.inner.lied(&peer, &what),
-                            // It may be asked again when it says again that it has it.
-                            _ => drop(tried.remove(&peer)),
+                        if let TransferError::Lied(what) = error {
+                            self.inner.lied(&peer, &what);
                         }
                     }
                 },
                 (peer, held) = self.search.next() => self.offered(peer, held, None),
                 Some(Ok(true)) = self.proofs.join_next() => return Err(self.other_size()),
-                () = self.entry.attention.notified() => self.must_be_wanted()?,
+                () = self.entry.attention.notified() => {
+                    self.must_be_wanted()?;
+                    self.leave_bulk();
+                }
                 _ = tick.tick() => {
                     self.search.ask_around(&self.inner, self.offers.is_empty(), &BTreeSet::new());
-                    self.starve(listing.is_empty() && self.offers.is_empty())?;
+                    self.starve(under_way.is_empty() && self.offers.is_empty())?;
                 }
             }
         }
@@ -316,6 +355,7 @@ impl Job {
         self.entry.run(Some(partial.clone()), bytes);
         self.writer = Some(self.write(partial));
         let mut machine = Download::new(held, self.inner.seed());
+        self.leave_bulk();
         let (whole, wanted) = self.entry.wishes();
         self.tell(&mut machine, &list, Event::Whole(whole));
         self.tell(&mut machine, &list, Event::Wanted(wanted));
@@ -337,6 +377,7 @@ impl Job {
                 }
                 () = self.entry.attention.notified() => {
                     self.must_be_wanted()?;
+                    self.leave_bulk();
                     let (whole, wanted) = self.entry.wishes();
                     self.tell(&mut machine, &list, Event::Whole(whole));
                     self.tell(&mut machine, &list, Event::Wanted(wanted));
@@ -366,6 +407,12 @@ impl Job {
         for peer in moved {
             self.tell(machine, list, Event::Moves(peer));
         }
+        for index in self.entry.lost(machine.held()) {
+            self.tell(machine, list, Event::Lost(index));
+        }
+        // Anew, since only so many are looked at together.
+        let (_, wanted) = self.entry.wishes();
+        self.tell(machine, list, Event::Wanted(wanted));
         self.tell(machine, list, Event::Tick);
         let idle: BTreeSet<_> = machine.idle().collect();
         let starving = self.requests.is_empty() && !machine.is_satisfied();
@@ -412,7 +459,8 @@ impl Job {
         let offer = match held {
             Ok(Held::Whole(found)) if found == size => None,
             Ok(Held::Partial(found, pieces)) if found == size => Some(pieces),
-            Ok(Held::Whole(found)) => {
+            // What is larger than any file is no size at all.
+            Ok(Held::Whole(found)) if found <= FETCH_BYTES_MAX => {
                 let (blobs, hash) = (self.inner.blobs.clone(), self.entry.hash);
                 self.proofs.spawn(Box::pin(async move {
                     prove_size(&blobs, peer, hash, found).await
@@ -423,7 +471,7 @@ impl Job {
                 self.inner.lied(&peer, &what);
                 return;
             }
-            Ok(Held::Partial(..) | Held::Absent) | Err(_) => return,
+            Ok(_) | Err(_) => return,
         };
         if let Some((machine, list)) = machine {
             let offer = offer.unwrap_or_else(|| PieceSet::full(size));
@@ -577,7 +625,8 @@ impl Job {
                     continue;
                 }
                 let (store, hash) = (self.inner.store.clone(), self.entry.hash);
-                self.inner.blocking(move || store.evict(&hash)).await?;
+                // In part only: a push may have stored the same bytes meanwhile.
+                self.inner.blocking(move || store.discard(&hash)).await?;
                 let path = self.entry.first.path.clone();
                 let digest = self
                     .entry

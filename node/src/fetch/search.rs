@@ -167,12 +167,17 @@ impl Search {
 }
 
 /// Waits until a peer has sent next to nothing for a while.
-pub(super) async fn stalled(blobs: &Blobs, peer: &PublicKey) {
+async fn stalled(blobs: &Blobs, peer: &PublicKey) {
+    slower_than(blobs, peer, PROGRESS_TIME, PROGRESS_BYTES).await;
+}
+
+/// Waits until a peer has sent less than so many bytes in such a time.
+pub(super) async fn slower_than(blobs: &Blobs, peer: &PublicKey, time: Duration, bytes: u64) {
     let mut before = blobs.moved(peer);
     loop {
-        sleep(PROGRESS_TIME).await;
+        sleep(time).await;
         let now = blobs.moved(peer);
-        if now.saturating_sub(before) < PROGRESS_BYTES {
+        if now.saturating_sub(before) < bytes {
             return;
         }
         before = now;

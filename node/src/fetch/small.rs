@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cairn_protocol::hash::Blake3;
 use cairn_protocol::key::PublicKey;
-use cairn_protocol::limits::PIECE_BYTES;
+use cairn_protocol::limits::{FETCH_BYTES_MAX, FLAT_BYTES_MIN, PIECE_BYTES};
 use cairn_protocol::transfer::Held;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::arriving::with_git;
 use super::claims::disagreement;
 use super::entry::{Entry, InMemory};
-use super::search::{LOOK_UP_TIMEOUT, TABLE_PATIENCE, progressing, prove_size};
+use super::search::{LOOK_UP_TIMEOUT, TABLE_PATIENCE, progressing, prove_size, slower_than};
 use super::{FetchError, Inner};
 use crate::blobs::TransferError;
 use crate::cache::Room;
@@ -40,6 +40,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 const REPOSITORIES_MAX: usize = 4;
 /// Other sizes that are looked into for one batch.
 const PROOFS_MAX: usize = 4;
+/// A peer that sends less than so many bytes in this time is left for others, and asked after them.
+const BRISK_TIME: Duration = Duration::from_secs(5);
+const BRISK_BYTES: u64 = 256 << 10;
+/// Longest time between two questions whether somebody else has what a slow peer sends.
+const ELSE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Times that one peer may say it has what it then does not send, in one batch.
+const BROKEN_WORDS_MAX: usize = 8;
 
 /// Files that wait for their batch.
 #[derive(Debug, Default)]
@@ -139,7 +146,7 @@ pub(super) fn spawn(inner: &Arc<Inner>) {
 }
 
 /// The node is stopping: nobody is to wait for what is queued.
-fn fail_all(inner: &Inner) {
+pub(super) fn fail_all(inner: &Inner) {
     let waiting = std::mem::take(&mut *inner.small.state.lock());
     let again = waiting.again.into_iter().map(|(_, waits)| waits);
     for waits in waiting.fresh.into_iter().chain(again) {
@@ -156,12 +163,52 @@ fn end(inner: &Inner, entry: &Arc<Entry>, ended: Result<Digests, FetchError>) {
     entry.ended.cancel();
 }
 
+/// How fast a peer has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Fast enough that nobody else need be asked: a batch waits for one peer at a time.
+    Brisk,
+    /// Whatever counts as progress, until somebody else has it.
+    Any,
+}
+
+/// How a peer was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Done,
+    /// It goes on sending, and not briskly.
+    Slow,
+}
+
+/// Why a transfer ended early.
+#[derive(Debug)]
+enum Ended {
+    Error(TransferError),
+    Slow,
+}
+
+/// What a transfer brought.
+#[derive(Debug)]
+struct Came {
+    arrived: Vec<(Blake3, Bytes)>,
+    /// Blobs that are of no size that is claimed of them.
+    odd: Vec<Blake3>,
+    result: Result<(), Ended>,
+}
+
+/// Bytes a second.
+fn rate(bytes: u64, time: Duration) -> u128 {
+    u128::from(bytes) * 1_000 / time.as_millis().max(1)
+}
+
 /// Files that are asked for together.
 struct Batch {
     inner: Arc<Inner>,
     /// Not here yet; of one hash several where their claims differ in size.
     missing: BTreeMap<Blake3, Vec<Waits>>,
     proofs: usize,
+    /// Who sends, and slowly.
+    slow: BTreeSet<PublicKey>,
 }
 
 impl Batch {
@@ -178,6 +225,7 @@ impl Batch {
             inner: Arc::clone(inner),
             missing,
             proofs: 0,
+            slow: BTreeSet::new(),
         }
     }
 
@@ -197,7 +245,12 @@ impl Batch {
         }
         let again = self.retried();
         let mut peers = self.inner.peers();
-        peers.truncate(PEERS_MAX);
+        if peers.len() > PEERS_MAX {
+            // Others the next time.
+            let first = self.inner.seed() % peers.len() as u64;
+            peers.rotate_left(usize::try_from(first).unwrap_or(0));
+            peers.truncate(PEERS_MAX);
+        }
         let mut answers: FuturesUnordered<_> = (peers.into_iter())
             .map(|peer| {
                 let (blobs, hashes) = (self.inner.blobs.clone(), self.hashes());
@@ -207,14 +260,32 @@ impl Batch {
                 }
             })
             .collect();
+        let mut slow = Vec::new();
         while let Some((peer, hashes, answer)) = answers.next().await {
             match answer {
                 Ok(Ok(held)) => {
                     let held: HashMap<_, _> = hashes.into_iter().zip(held).collect();
-                    self.fetch(peer, &held).await;
+                    let before = (self.inner.blobs.moved(&peer), Instant::now());
+                    if self.fetch(peer, &held, Pace::Brisk).await == Left::Slow {
+                        let moved = self.inner.blobs.moved(&peer).saturating_sub(before.0);
+                        self.slow.insert(peer);
+                        slow.push((rate(moved, before.1.elapsed()), peer, held));
+                    }
                 }
                 Ok(Err(TransferError::Lied(what))) => self.inner.lied(&peer, &what),
                 Ok(Err(_)) | Err(_) => {}
+            }
+            if self.missing.is_empty() {
+                return;
+            }
+        }
+        // Nobody who was faster had the rest.
+        slow.sort_by_key(|(rate, ..)| std::cmp::Reverse(*rate));
+        for (_, peer, held) in slow {
+            if self.fetch(peer, &held, Pace::Any).await == Left::Slow {
+                // Left for somebody else, who is asked the next time.
+                self.not_in_vain();
+                return;
             }
             if self.missing.is_empty() {
                 return;
@@ -235,7 +306,10 @@ impl Batch {
             Ok(rooms) => rooms,
             Err(error) => {
                 for waits in std::mem::take(&mut self.missing).into_values().flatten() {
-                    if (self.inner.cache).is_kept(waits.entry.first.repository.as_ref()) {
+                    // The smallest go into the log, and need no room.
+                    let needs_room = waits.entry.size >= FLAT_BYTES_MIN
+                        && !(self.inner.cache).is_kept(waits.entry.first.repository.as_ref());
+                    if !needs_room {
                         let hash = waits.entry.hash;
                         self.missing.entry(hash).or_default().push(waits);
                     } else {
@@ -259,6 +333,13 @@ impl Batch {
 
     fn hashes(&self) -> Vec<Blake3> {
         self.missing.keys().copied().collect()
+    }
+
+    /// Something moves: what is missing is not given up for the time that took.
+    fn not_in_vain(&mut self) {
+        for waits in self.missing.values_mut().flatten() {
+            waits.since = Some(Instant::now());
+        }
     }
 
     /// What could not be had waits for another try, or has waited long enough.
@@ -330,6 +411,13 @@ impl Batch {
         }
     }
 
+    /// The bytes of a hash have a size that nobody claims.
+    fn wrong_size(&mut self, hash: &Blake3) {
+        for waits in self.missing.remove(hash).unwrap_or_default() {
+            self.other_size(&waits.entry);
+        }
+    }
+
     /// A file has another size than claimed.
     fn other_size(&self, entry: &Arc<Entry>) {
         for claimed in entry.claims() {
@@ -346,64 +434,83 @@ impl Batch {
     }
 
     /// Fetches from a peer what it holds of what is missing.
-    async fn fetch(&mut self, peer: PublicKey, held: &HashMap<Blake3, Held>) {
+    async fn fetch(&mut self, peer: PublicKey, held: &HashMap<Blake3, Held>, pace: Pace) -> Left {
         let mut wanted = VecDeque::new();
         let mut odd = Vec::new();
         for hash in self.missing.keys() {
             match held.get(hash) {
                 Some(Held::Whole(size)) if *size <= PIECE_BYTES => wanted.push_back(*hash),
-                Some(Held::Whole(size)) => odd.push((*hash, *size)),
+                // What is larger than any file is no size at all.
+                Some(Held::Whole(size)) if *size <= FETCH_BYTES_MAX => odd.push((*hash, *size)),
                 _ => {}
             }
         }
         for (hash, size) in odd {
             if self.proofs < PROOFS_MAX {
                 self.proofs += 1;
-                if prove_size(&self.inner.blobs, peer, hash, size).await {
-                    for waits in self.missing.remove(&hash).unwrap_or_default() {
-                        self.other_size(&waits.entry);
-                    }
+                let proof = prove_size(&self.inner.blobs, peer, hash, size);
+                // Others wait for this batch: who proves it slowly does so another time.
+                if timeout(LOOK_UP_TIMEOUT, proof).await == Ok(true) {
+                    self.wrong_size(&hash);
                 }
             }
         }
+        let mut broken_words = 0;
         while !wanted.is_empty() {
-            let (arrived, result) = self.transfer(peer, &wanted).await;
-            for (hash, _) in &arrived {
-                wanted.retain(|wanted| wanted != hash);
+            let Came {
+                arrived,
+                odd,
+                result,
+            } = self.transfer(peer, &wanted, pace).await;
+            wanted.retain(|hash| {
+                !odd.contains(hash) && !arrived.iter().any(|(arrived, _)| arrived == hash)
+            });
+            for hash in &odd {
+                self.wrong_size(hash);
             }
             if let Err(error) = self.keep(arrived).await {
-                return self.fail(&error);
+                self.fail(&error);
+                return Left::Done;
             }
             match result {
                 // It said it had them.
-                Ok(()) if !wanted.is_empty() => return,
-                Ok(()) => {}
+                Ok(()) => return Left::Done,
                 // The first that did not come is the one.
-                Err(TransferError::Absent) => drop(wanted.pop_front()),
-                Err(TransferError::Lied(what)) => return self.inner.lied(&peer, &what),
-                Err(error) => {
-                    tracing::debug!(%peer, %error, "a transfer of small files ended early");
-                    return;
+                Err(Ended::Error(TransferError::Absent)) => {
+                    wanted.pop_front();
+                    broken_words += 1;
+                    if broken_words >= BROKEN_WORDS_MAX {
+                        return Left::Done;
+                    }
                 }
+                Err(Ended::Error(TransferError::Lied(what))) => {
+                    self.inner.lied(&peer, &what);
+                    return Left::Done;
+                }
+                Err(Ended::Error(error)) => {
+                    tracing::debug!(%peer, %error, "a transfer of small files ended early");
+                    return Left::Done;
+                }
+                Err(Ended::Slow) => return Left::Slow,
             }
         }
+        Left::Done
     }
 
     /// Asks for blobs in one request; readers have them as soon as they come.
-    async fn transfer(
-        &self,
-        peer: PublicKey,
-        wanted: &VecDeque<Blake3>,
-    ) -> (Vec<(Blake3, Bytes)>, Result<(), TransferError>) {
+    async fn transfer(&self, peer: PublicKey, wanted: &VecDeque<Blake3>, pace: Pace) -> Came {
         let (into, mut coming) = mpsc::channel(TAKING_MAX);
         let blobs = &self.inner.blobs;
         let hashes = wanted.iter().copied().collect();
         let mut arrived = Vec::new();
+        let mut odd = Vec::new();
         let take = async {
             while let Some((hash, bytes)) = coming.recv().await {
                 let bytes: Bytes = bytes;
+                let mut claimed = false;
                 for waits in self.missing.get(&hash).into_iter().flatten() {
                     if waits.entry.size == bytes.len() as u64 {
+                        claimed = true;
                         waits.entry.came(Arc::new(InMemory {
                             index: 0,
                             parts: vec![bytes.clone()],
@@ -412,12 +519,57 @@ impl Batch {
                         waits.entry.tick(vec![peer]);
                     }
                 }
-                arrived.push((hash, bytes));
+                if claimed {
+                    arrived.push((hash, bytes));
+                } else {
+                    // Not kept in memory: it may be far larger than anybody claims.
+                    odd.push(hash);
+                }
             }
         };
-        let asked = progressing(blobs, &peer, blobs.blobs(peer, hashes, into));
+        let asked = async {
+            let asked = progressing(blobs, &peer, blobs.blobs(peer, hashes, into));
+            match pace {
+                Pace::Any => tokio::select! {
+                    result = asked => result.map_err(Ended::Error),
+                    () = self.somebody_else() => Err(Ended::Slow),
+                },
+                Pace::Brisk => tokio::select! {
+                    result = asked => result.map_err(Ended::Error),
+                    () = slower_than(blobs, &peer, BRISK_TIME, BRISK_BYTES) => Err(Ended::Slow),
+                },
+            }
+        };
         let (result, ()) = tokio::join!(asked, take);
-        (arrived, result)
+        Came {
+            arrived,
+            odd,
+            result,
+        }
+    }
+
+    /// Waits for another peer that has something of what is missing.
+    async fn somebody_else(&self) {
+        let mut pause = BRISK_TIME;
+        loop {
+            sleep(pause).await;
+            pause = (pause * 2).min(ELSE_PAUSE_MAX);
+            let mut others = self.inner.peers();
+            others.retain(|peer| !self.slow.contains(peer));
+            others.truncate(PEERS_MAX);
+            let mut answers: FuturesUnordered<_> = (others.into_iter())
+                .map(|peer| {
+                    let (blobs, hashes) = (self.inner.blobs.clone(), self.hashes());
+                    async move { timeout(LOOK_UP_TIMEOUT, blobs.look_up(peer, hashes)).await }
+                })
+                .collect();
+            while let Some(answer) = answers.next().await {
+                let whole = |held: &Held| matches!(held, Held::Whole(_));
+                if matches!(answer, Ok(Ok(held)) if held.iter().any(whole)) {
+                    return;
+                }
+            }
+        }
     }
 
     /// Stores what came, where a claim agrees.
@@ -455,6 +607,7 @@ impl Batch {
             batch.commit()?;
             Ok(all)
         };
+        self.not_in_vain();
         // Each reader compares the digests with its own claim.
         for (hash, digests) in self.inner.blocking(kept).await? {
             self.arrived(&hash, &digests);

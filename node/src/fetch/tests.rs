@@ -98,7 +98,12 @@ async fn on(seed: u8, upload_rate: Option<u64>, folder: Arc<TempDir>, store: Sto
     );
     let blobs = blobs.await.unwrap();
     let repos = Repos::new(store.clone(), Ledger::default(), &BTreeMap::new(), "local");
-    let cache = Cache::new(store.clone(), repos, folder.path().to_owned(), None);
+    let cache = Cache::new(
+        store.clone(),
+        repos,
+        folder.path().to_owned(),
+        Some(1 << 40),
+    );
     let fetcher = Fetcher::spawn(
         store.clone(),
         cache,

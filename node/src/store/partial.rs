@@ -171,6 +171,10 @@ impl Partial {
             git: found.git,
             size: state.list.size(),
         };
+        if !state.held().is_full() {
+            // Who read it for a peer meanwhile found a piece changed on the disk.
+            return Err(FinishError::Incomplete);
+        }
         let digests = self.place(digests)?;
         if let Err(error) = partials.end(state, Phase::Finished(digests)) {
             // The blob is stored: the rest goes at the next start.

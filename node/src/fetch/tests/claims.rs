@@ -62,8 +62,14 @@ async fn a_wrong_claim_spoils_nothing_for_an_honest_one() {
         assert_eq!(sink.taken() - taken, len, "fetched once");
         // Stored by now; a claim is judged all the same.
         wrong.sha256 = Sha256::from_bytes([3; 32]);
-        let error = finished(&sink.fetcher.fetch(wrong)).await.unwrap_err();
+        let error = finished(&sink.fetcher.fetch(wrong.clone()))
+            .await
+            .unwrap_err();
         assert_eq!(digest_of(error), "sha256");
+        wrong.sha256 = Sha256::from_bytes([4; 32]);
+        let arriving = sink.fetcher.fetch(wrong);
+        let error = read(&arriving, 0, 10).await.unwrap_err();
+        assert_eq!(digest_of(error), "sha256", "nor is a part of it given");
         sink.holds(&honest, &bytes);
     }
 }

@@ -72,7 +72,7 @@ async fn without_a_peer_or_without_one_that_has_it_there_is_no_provider() {
     for error in [one.unwrap_err(), two.unwrap_err()] {
         assert!(matches!(error, FetchError::NoProvider { .. }), "{error}");
     }
-    assert!(sink.fetcher.inner.table.lock().is_empty());
+    until("it is over", || sink.fetcher.inner.table.lock().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

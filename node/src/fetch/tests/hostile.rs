@@ -12,6 +12,8 @@ enum Sends {
     Noise,
     /// A byte a second.
     Drip,
+    /// So slowly that it just counts as progress.
+    Trickle,
 }
 
 /// A peer of which the swarm is real, and the data plane made by hand.
@@ -108,6 +110,12 @@ async fn betray(mut send: SendStream, mut recv: RecvStream, sends: Sends) {
             drop(send.write_all(&size.to_le_bytes()).await);
             drop(send.write_all(&noise(8 * MIB, 99)).await);
         }
+        Sends::Trickle => {
+            drop(send.write_all(&MIB.to_le_bytes()).await);
+            while send.write_all(&[0; 4 << 10]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
         Sends::Drip => {
             while send.write_all(&[0]).await.is_ok() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -183,4 +191,22 @@ async fn one_that_sends_a_byte_a_second_is_left_for_another() {
     sink.meet(&source).await;
     waiting.await.unwrap().unwrap();
     sink.holds(&claim, &bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_files_wait_for_no_slow_one_where_there_is_another() {
+    let (source, sink) = (peer(1).await, peer(2).await);
+    let slow = hostile(5, &source, Sends::Trickle).await;
+    sink.meet_hostile(&slow).await;
+    let files: Vec<_> = (0..4).map(|seed| noise(MIB - seed, 7)).collect();
+    let claims: Vec<_> = files.iter().map(|bytes| source.add(bytes)).collect();
+    let arriving: Vec<_> = (claims.iter())
+        .map(|claim| sink.fetcher.fetch(claim.clone()))
+        .collect();
+    until("it is asked", || sink.blobs.moved(&slow.key) > 0).await;
+    sink.meet(&source).await;
+    for (arriving, (claim, bytes)) in arriving.iter().zip(claims.iter().zip(&files)) {
+        finished(arriving).await.unwrap();
+        sink.holds(claim, bytes);
+    }
 }

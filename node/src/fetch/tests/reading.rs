@@ -91,6 +91,35 @@ async fn a_range_overtakes_the_rest_of_a_file_that_is_fetched_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_piece_that_the_disk_changed_is_fetched_again_for_its_reader() {
+    let (source, folder) = (peer(1).await, Arc::new(tempfile::tempdir().unwrap()));
+    let bytes = noise(6 * MIB, 8);
+    let claim = source.add(&bytes);
+    // An earlier process fetched the first three pieces; the disk changed one of them since.
+    let store = open_store(folder.path());
+    let list = Arc::clone(source.store.pieces(&claim.blake3).unwrap().list());
+    let partial = store.partial(&claim.blake3, &list).unwrap();
+    for index in 0..3 {
+        let piece = source.store.pieces(&claim.blake3).unwrap().read(index);
+        partial.write(index, &[piece.unwrap()]).unwrap();
+    }
+    partial.sync().unwrap();
+    drop((partial, store));
+    let path = folder.path().join("partial").join(claim.blake3.to_hex());
+    let mut rotten = std::fs::read(&path).unwrap();
+    let at = usize::try_from(MIB).unwrap();
+    rotten[at + 5] ^= 1;
+    std::fs::write(&path, rotten).unwrap();
+    let store = open_store(folder.path());
+    let sink = on(2, None, folder, store).await;
+    sink.meet(&source).await;
+    let arriving = sink.fetcher.fetch(claim.clone());
+    let part = read(&arriving, MIB, MIB + 100).await.unwrap();
+    assert!(part == bytes[at..at + 100]);
+    assert_eq!(sink.taken(), MIB, "that piece alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_fetched_is_not_fetched_again() {
     let (source, sink) = (slow(1, Some(20 * MIB)).await, peer(2).await);
     sink.meet(&source).await;

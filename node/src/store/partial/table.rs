@@ -108,6 +108,8 @@ impl Partials {
         }
         for (hash, left) in all {
             let places = self.places(&hash);
+            // Whatever of it is removed here may come back after a power cut, too.
+            self.ledger_removed.fetch_or(left.held, Ordering::AcqRel);
             if is_whole(&hash)? {
                 state::remove_files(&*self.files, &places)?;
                 continue;
