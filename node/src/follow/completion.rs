@@ -2,6 +2,10 @@
 //!
 //! A few repositories at a time; what fails is tried again, later and later, and at once when another peer
 //! comes. Which repositories these are is never lost: they are those whose head in force isn't shown.
+//!
+//! Anybody can make up repositories that are never complete, or give what is behind them a byte at a time.
+//! So first tries and further ones take turns, and the peers that they came from; those that take long make room for others to begin, and
+//! where too many take long the oldest is given up for now; what it fetched stays.
 
 mod job;
 mod ready;
@@ -14,18 +18,24 @@ use cairn_protocol::hash::{RecordId, RepositoryId};
 use cairn_protocol::key::PublicKey;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
+use super::{Parts, blocking};
 use job::{Finished, Job};
-use ready::{Ready, Source};
+use ready::Ready;
 
-/// Repositories completed at a time.
-const PARALLEL: usize = 6;
-/// Of those whose records one peer sent.
-const PARALLEL_OF_PEER: usize = 3;
+/// Repositories that are begun with at a time.
+const PARALLEL: usize = 4;
+/// Time from which on a repository no longer keeps another from being begun.
+const SLOW_AFTER: Duration = Duration::from_secs(2);
+/// Repositories completed at a time, slow ones too.
+const RUNNING_MAX: usize = 16;
+/// Time from which on a repository may be given up for another, where so many are completed.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
+/// Time between two tries of everything because of another peer.
+const HURRY_EVERY: Duration = Duration::from_secs(1);
 /// Wishes that wait; beyond it all repositories are looked through instead.
 const WISHES_MAX: usize = 1024;
 /// Peers remembered for a repository: those that its newest records came from.
@@ -88,9 +98,10 @@ impl Wrong {
 #[derive(Debug, Default)]
 struct Wish {
     sources: VecDeque<PublicKey>,
-    ready: bool,
+    /// Stands in a queue.
+    queued: bool,
     running: bool,
-    /// Asked for again while it ran.
+    /// Asked for again while it ran, or another peer came.
     again: bool,
     failures: u32,
     due: Option<Instant>,
@@ -100,11 +111,30 @@ struct Queue {
     parts: Parts,
     wrong: Wrong,
     wishes: HashMap<RepositoryId, Wish>,
-    ready: Ready,
+    /// To be tried for the first time, and again.
+    ready: [Ready; 2],
+    /// Which of them is next.
+    turn: usize,
     due: BTreeSet<(Instant, RepositoryId)>,
+    /// When all that is due later is tried because of another peer, and when it last was.
+    hurry: Option<Instant>,
+    hurried: Option<Instant>,
     running: JoinSet<Finished>,
-    tasks: HashMap<Id, (RepositoryId, Source)>,
+    tasks: HashMap<Id, Task>,
     stop: CancellationToken,
+}
+
+/// A try under way.
+struct Task {
+    repository: RepositoryId,
+    since: Instant,
+    handle: AbortHandle,
+}
+
+impl Task {
+    fn is_slow(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= SLOW_AFTER
+    }
 }
 
 /// Begins with all repositories that are not shown at their head in force.
@@ -130,8 +160,11 @@ pub(super) fn spawn(
             found,
         },
         wishes: HashMap::new(),
-        ready: Ready::default(),
+        ready: [Ready::default(), Ready::default()],
+        turn: 0,
         due: BTreeSet::new(),
+        hurry: None,
+        hurried: None,
         running: JoinSet::new(),
         tasks: HashMap::new(),
         stop,
@@ -150,10 +183,11 @@ impl Queue {
     ) {
         let stop = self.stop.clone();
         loop {
-            self.begin();
+            let begins = self.begin();
             let due = self.due.first().map(|(due, _)| *due);
+            let next = [begins, due, self.hurry].into_iter().flatten().min();
             let pause = async {
-                match due {
+                match next {
                     Some(due) => tokio::time::sleep_until(due).await,
                     None => std::future::pending().await,
                 }
@@ -165,14 +199,16 @@ impl Queue {
                     None => return,
                 },
                 () = missed.notified() => {
-                    for repository in self.parts.repos.all_pending() {
+                    let repos = self.parts.repos.clone();
+                    let all = blocking(move || repos.all_pending()).await;
+                    for repository in all.unwrap_or_default() {
                         self.want(repository, None);
                     }
                 }
                 () = connected.notified() => {
-                    for (_, repository) in std::mem::take(&mut self.due) {
-                        self.make_ready(repository);
-                    }
+                    let now = Instant::now();
+                    let soon = self.hurried.map_or(now, |last| now.max(last + HURRY_EVERY));
+                    self.hurry.get_or_insert(soon);
                 }
                 Some(finished) = self.running.join_next_with_id() => self.finished(finished),
                 () = pause => self.make_due_ready(),
@@ -198,18 +234,29 @@ impl Queue {
     }
 
     fn make_ready(&mut self, repository: RepositoryId) {
-        let Some(wish) = self.wishes.get_mut(&repository) else {
-            return;
-        };
-        wish.due = None;
-        if !wish.ready {
-            wish.ready = true;
-            self.ready.push(wish.sources.front().copied(), repository);
+        if let Some(wish) = self.wishes.get_mut(&repository)
+            && !wish.queued
+        {
+            (wish.due, wish.queued) = (None, true);
+            let source = wish.sources.front().copied();
+            self.ready[usize::from(wish.failures > 0)].push(source, repository);
         }
     }
 
     fn make_due_ready(&mut self) {
         let now = Instant::now();
+        if self.hurry.is_some_and(|at| at <= now) {
+            (self.hurry, self.hurried) = (None, Some(now));
+            for (_, repository) in std::mem::take(&mut self.due) {
+                self.make_ready(repository);
+            }
+            // What runs may have asked all others already.
+            for task in self.tasks.values() {
+                if let Some(wish) = self.wishes.get_mut(&task.repository) {
+                    wish.again = true;
+                }
+            }
+        }
         while let Some((due, repository)) = self.due.first().copied()
             && due <= now
         {
@@ -218,25 +265,45 @@ impl Queue {
         }
     }
 
-    fn begin(&mut self) {
-        while self.running.len() < PARALLEL {
-            let running = &self.tasks;
-            let next = self.ready.pop(|source| {
-                let of_peer = running.values().filter(|(_, of)| of == source);
-                source.is_none() || of_peer.count() < PARALLEL_OF_PEER
-            });
-            let Some((source, repository)) = next else {
-                return;
+    /// Begins what there is room for; when to look again, where there is none.
+    fn begin(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        loop {
+            if self.ready.iter().all(Ready::is_empty) {
+                return None;
+            }
+            let young = self.tasks.values().filter(|task| !task.is_slow(now));
+            if young.clone().count() >= PARALLEL {
+                let oldest = young.map(|task| task.since).min();
+                return oldest.map(|since| since + SLOW_AFTER);
+            }
+            if self.running.len() >= RUNNING_MAX {
+                let oldest = self.tasks.values().min_by_key(|task| task.since)?;
+                let until = oldest.since + GIVEN_UP_AFTER;
+                if until <= now {
+                    tracing::debug!(repository = %oldest.repository, "given up for now, for others");
+                    oldest.handle.abort();
+                    // It is begun with once that one has ended.
+                    return None;
+                }
+                return Some(until);
+            }
+            let (next, other) = (self.turn, 1 - self.turn);
+            self.turn = other;
+            let repository = self.ready[next].pop();
+            let Some(repository) = repository.or_else(|| self.ready[other].pop()) else {
+                return None;
             };
             let Some(wish) = self.wishes.get_mut(&repository) else {
                 continue;
             };
-            (wish.ready, wish.running, wish.again) = (false, true, false);
+            (wish.queued, wish.running, wish.again) = (false, true, false);
             let job = Job::new(
                 self.parts.clone(),
                 self.wrong.clone(),
                 repository,
                 wish.sources.iter().copied().collect(),
+                wish.failures == 0,
                 self.stop.clone(),
             );
             let stop = self.stop.clone();
@@ -244,16 +311,25 @@ impl Queue {
                 let finished = stop.run_until_cancelled(job.run()).await;
                 finished.unwrap_or(Finished::Stuck)
             });
-            self.tasks.insert(task.id(), (repository, source));
+            let id = task.id();
+            let task = Task {
+                repository,
+                since: now,
+                handle: task,
+            };
+            self.tasks.insert(id, task);
         }
     }
 
     fn finished(&mut self, finished: Result<(Id, Finished), JoinError>) {
         let (task, finished) = finished.unwrap_or_else(|error| {
+            if error.is_cancelled() {
+                return (error.id(), Finished::Progressed);
+            }
             tracing::error!(%error, "completing a repository failed");
             (error.id(), Finished::Stuck)
         });
-        let Some((repository, _)) = self.tasks.remove(&task) else {
+        let Some(Task { repository, .. }) = self.tasks.remove(&task) else {
             return;
         };
         let Some(wish) = self.wishes.get_mut(&repository) else {

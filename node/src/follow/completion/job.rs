@@ -2,6 +2,9 @@
 //!
 //! A peer names what is behind a head in one answer; that is a hint, and only what the walk then reaches
 //! counts. What the hint left out is asked for as the walk finds it missing.
+//!
+//! Nothing is kept from being swept while a peer is waited for, however slow that is: where a sweep came
+//! between, the walk begins anew, and fetches again what is gone.
 
 use std::time::Duration;
 
@@ -15,12 +18,12 @@ use super::super::{Parts, blocking, own};
 use super::Wrong;
 use crate::blobs::TransferError;
 use crate::repos::{EntryKind, Outcome, Pending, Walk};
-use crate::store::{Lease, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Blobs asked for in one request.
 const BATCH_BLOBS: usize = 1024;
 /// Blobs that wait to be stored.
-const WAITING_BLOBS: usize = 8;
+const WAITING_BLOBS: usize = 2;
 /// Bytes that one sync makes durable.
 const COMMIT_BYTES: u64 = 8 << 20;
 /// Rounds of asking for exactly what is missing, before a hint is asked for, where an earlier head is whole.
@@ -65,17 +68,20 @@ pub(super) struct Job {
     wrong: Wrong,
     repository: RepositoryId,
     sources: Vec<PublicKey>,
+    /// Nothing failed yet: the look-up table, which takes a while, is asked another time.
+    first: bool,
     stop: CancellationToken,
     fetched: u64,
     /// Whether more of a head is here than when this began.
     progressed: bool,
 }
 
-/// A head's walk, and the lease that keeps what was fetched for it.
+/// A head's walk.
 struct Round {
     pending: Pending,
     walk: Option<Walk>,
-    _lease: Lease,
+    /// The store's sweeps when it began.
+    sweeps: u64,
 }
 
 impl Round {
@@ -91,6 +97,7 @@ impl Job {
         wrong: Wrong,
         repository: RepositoryId,
         sources: Vec<PublicKey>,
+        first: bool,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -98,6 +105,7 @@ impl Job {
             wrong,
             repository,
             sources,
+            first,
             stop,
             fetched: 0,
             progressed: false,
@@ -132,15 +140,11 @@ impl Job {
     /// Whether the head is dealt with; `false` where no peer helped further.
     async fn complete(&mut self, pending: Pending) -> Result<bool, Failure> {
         let (store, access) = (self.parts.store.clone(), self.parts.access.clone());
-        let begun = blocking(move || {
-            let lease = store.lease();
-            Round {
-                pending,
-                walk: Some(Walk::new(store, access, pending.refs)),
-                _lease: lease,
-            }
-        });
-        let mut round = begun.await.ok_or(Failure::Stopped)?;
+        let mut round = Round {
+            pending,
+            sweeps: store.sweeps(),
+            walk: Some(Walk::new(store, access, pending.refs)),
+        };
         let mut outcome = self.walk(&mut round).await?;
         let before = round.walked();
         let mut asked = Vec::new();
@@ -150,7 +154,7 @@ impl Job {
             peers.extend(providers.iter().flatten().copied());
             let next = peers.into_iter().find(|peer| !asked.contains(peer));
             let Some(peer) = next else {
-                if providers.is_some() {
+                if providers.is_some() || self.first {
                     tracing::debug!(
                         repository = %self.repository,
                         missing = missing.len(),
@@ -177,7 +181,7 @@ impl Job {
         }
         match outcome {
             Outcome::Wrong(reason) => self.wrong.add(self.repository, pending.head, &reason),
-            _ => self.show(round, asked.last().copied()).await,
+            _ => self.show(round, asked.last().copied()).await?,
         }
         Ok(true)
     }
@@ -201,13 +205,19 @@ impl Job {
 
     async fn walk(&self, round: &mut Round) -> Result<Outcome, Failure> {
         let mut walk = round.walk.take().ok_or(Failure::Stopped)?;
-        let stop = self.stop.clone();
+        let (parts, stop) = (self.parts.clone(), self.stop.clone());
+        let (refs, before) = (round.pending.refs, round.sweeps);
         let gone = blocking(move || {
+            let _lease = parts.store.lease();
+            let sweeps = parts.store.sweeps();
+            if sweeps != before {
+                walk = Walk::new(parts.store.clone(), parts.access.clone(), refs);
+            }
             let outcome = walk.go_on(&|| stop.is_cancelled());
-            (walk, outcome)
+            (walk, sweeps, outcome)
         });
-        let (walk, outcome) = gone.await.ok_or(Failure::Stopped)?;
-        round.walk = Some(walk);
+        let (walk, sweeps, outcome) = gone.await.ok_or(Failure::Stopped)?;
+        (round.walk, round.sweeps) = (Some(walk), sweeps);
         Ok(outcome?)
     }
 
@@ -265,6 +275,7 @@ impl Job {
             .filter(|hash| *hash == refs)
             .collect();
         let (mut skip, before) = (0, self.fetched);
+        let sweeps = round.sweeps;
         loop {
             let (page, more) = self.parts.blobs.closure(peer, refs, skip).await?;
             skip += page.len() as u64;
@@ -288,6 +299,8 @@ impl Job {
                     let outcome = self.walk(round).await?;
                     let useless = (self.fetched - before).saturating_sub(round.walked());
                     match outcome {
+                        // What a sweep took was of use perhaps.
+                        Outcome::Missing(_) if round.sweeps != sweeps => return Ok(()),
                         Outcome::Missing(_) if useless > USELESS_BYTES_MAX => {
                             let what = "hints that lead nowhere".to_owned();
                             return Err(TransferError::Lied(what).into());
@@ -339,8 +352,8 @@ impl Job {
         Ok(count)
     }
 
-    /// Shows the repository at a head that is whole.
-    async fn show(&self, round: Round, source: Option<PublicKey>) {
+    /// Shows the repository at a head that is whole; not where a sweep came between.
+    async fn show(&self, round: Round, source: Option<PublicKey>) -> Result<(), Failure> {
         if let Some(peer) = source.or(self.peers().first().copied()) {
             let card = tokio::time::timeout(CARD_PATIENCE, self.fetch_card(peer)).await;
             if let Ok(Err(error)) = card {
@@ -349,15 +362,17 @@ impl Job {
         }
         let (parts, repository) = (self.parts.clone(), self.repository);
         let shown = blocking(move || {
-            if let Some(walk) = &round.walk {
-                walk.publish();
-            }
+            let _lease = parts.store.lease();
+            let Some(walk) = round.walk.filter(|_| parts.store.sweeps() == round.sweeps) else {
+                return;
+            };
+            walk.publish();
             own::relate_heads(&parts, &repository);
             parts.repos.complete(repository, round.pending.head);
-            drop(round);
         });
-        shown.await;
+        shown.await.ok_or(Failure::Stopped)?;
         own::announce(&self.parts, self.repository).await;
+        Ok(())
     }
 
     /// Fetches the text that listings read the card from, where it isn't here.

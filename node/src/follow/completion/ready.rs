@@ -26,10 +26,9 @@ impl Ready {
         queue.push_back(repository);
     }
 
-    /// The next one of a source that `may` have another.
-    pub(super) fn pop(&mut self, may: impl Fn(&Source) -> bool) -> Option<(Source, RepositoryId)> {
-        let turn = self.turns.iter().position(may)?;
-        let source = self.turns.remove(turn)?;
+    /// The next one, of the source whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<RepositoryId> {
+        let source = self.turns.pop_front()?;
         let queue = self.queues.get_mut(&source)?;
         let repository = queue.pop_front()?;
         if queue.is_empty() {
@@ -37,7 +36,11 @@ impl Ready {
         } else {
             self.turns.push_back(source);
         }
-        Some((source, repository))
+        Some(repository)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.turns.is_empty()
     }
 }
 
@@ -59,22 +62,10 @@ mod tests {
         ready.push(None, repository(20));
         ready.push(source(2), repository(11));
         let mut popped = Vec::new();
-        while let Some((_, repository)) = ready.pop(|_| true) {
+        while let Some(repository) = ready.pop() {
             popped.push(repository.as_bytes()[0]);
         }
         assert_eq!(popped, [0, 10, 20, 1, 11, 2, 3, 4]);
-    }
-
-    #[test]
-    fn who_may_not_have_another_is_passed_over_and_loses_nothing() {
-        let repository = |byte| RepositoryId::from_bytes([byte; 32]);
-        let mut ready = Ready::default();
-        let busy = Some(SecretKey::from_seed([1; 32]).public());
-        ready.push(busy, repository(1));
-        assert_eq!(ready.pop(|source| *source != busy), None);
-        ready.push(None, repository(2));
-        let other = ready.pop(|source| *source != busy);
-        assert_eq!(other, Some((None, repository(2))));
-        assert_eq!(ready.pop(|_| true), Some((busy, repository(1))));
+        assert!(ready.is_empty());
     }
 }
