@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_protocol::hash::{Blake3, RepositoryId};
 use cairn_protocol::key::PublicKey;
-use cairn_protocol::limits::HEAD_METADATA_MAX;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -276,6 +275,7 @@ impl Job {
             .filter(|hash| *hash == refs)
             .collect();
         let (mut skip, before) = (0, self.fetched);
+        let sweeps = round.sweeps;
         loop {
             let (page, more) = self.parts.blobs.closure(peer, refs, skip).await?;
             skip += page.len() as u64;
@@ -299,6 +299,8 @@ impl Job {
                     let outcome = self.walk(round).await?;
                     let useless = (self.fetched - before).saturating_sub(round.walked());
                     match outcome {
+                        // What a sweep took was of use perhaps.
+                        Outcome::Missing(_) if round.sweeps != sweeps => return Ok(()),
                         Outcome::Missing(_) if useless > USELESS_BYTES_MAX => {
                             let what = "hints that lead nowhere".to_owned();
                             return Err(TransferError::Lied(what).into());
