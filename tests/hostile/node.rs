@@ -51,6 +51,8 @@ impl Node {
             namespace: String::new(),
         };
         let status = node.wait("it is up", |node| {
+            // Before that, the verb itself would have the data folder open for a moment.
+            node.log().contains("gateway http").then_some(())?;
             let status = node.try_json(&["status"])?;
             status["gateway_url"].is_string().then_some(status)
         });

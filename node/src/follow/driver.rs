@@ -30,6 +30,8 @@ const RELATION_PATIENCE: Duration = Duration::from_secs(2);
 const REFUSE_BROKEN: Duration = Duration::from_mins(30);
 /// For how long a peer is refused that speaks no version of ours.
 const REFUSE_VERSION: Duration = Duration::from_mins(10);
+/// Time in which such a peer hears which version this node speaks, before it is parted from.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 struct Driver {
     parts: Parts,
@@ -234,14 +236,21 @@ impl Driver {
                 self.completion.connected();
             }
             Action::Drop(peer, reason) => {
-                let refuse_for = match reason {
-                    Reason::Version(..) => REFUSE_VERSION,
-                    _ => REFUSE_BROKEN,
+                let (refuse_for, farewell) = match reason {
+                    Reason::Version(..) => (REFUSE_VERSION, FAREWELL),
+                    _ => (REFUSE_BROKEN, Duration::ZERO),
                 };
+                let (swarm, reason) = (self.parts.swarm.clone(), reason.to_string());
                 // The swarm says so in the log.
-                self.parts
-                    .swarm
-                    .part(&peer, &reason.to_string(), refuse_for);
+                if farewell.is_zero() {
+                    swarm.part(&peer, &reason, refuse_for);
+                    return;
+                }
+                let parting = async move {
+                    tokio::time::sleep(farewell).await;
+                    swarm.part(&peer, &reason, refuse_for);
+                };
+                tokio::spawn(self.stop.clone().run_until_cancelled_owned(parting));
             }
         }
     }
