@@ -68,8 +68,12 @@ struct Place {
 
 impl Place {
     /// Fails once the file is not what was mapped: written to, or taken out of use.
+    ///
+    /// One that was removed as it was, such as to make room, is still good for whoever has it open. What is
+    /// damaged is moved first, and emptied before it is removed.
     fn check(&self) -> io::Result<()> {
-        if Stamp::of(&self.file)? == self.stamp {
+        let now = Stamp::of(&self.file)?;
+        if now == self.stamp || (now.is_removed && now.is_same_content(&self.stamp)) {
             return Ok(());
         }
         Err(io::Error::other("the file changed while it was sent"))
@@ -78,16 +82,26 @@ impl Place {
 
 /// Changes when somebody writes to a file, or the node moves or removes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp([i128; 3]);
+struct Stamp {
+    size: i128,
+    modified: [i128; 2],
+    changed: [i128; 2],
+    is_removed: bool,
+}
 
 impl Stamp {
     fn of(file: &File) -> io::Result<Self> {
         let stat = rustix::fs::fstat(file)?;
-        Ok(Self([
-            stat.st_size.into(),
-            stat.st_ctime.into(),
-            stat.st_ctime_nsec.into(),
-        ]))
+        Ok(Self {
+            size: stat.st_size.into(),
+            modified: [stat.st_mtime.into(), stat.st_mtime_nsec.into()],
+            changed: [stat.st_ctime.into(), stat.st_ctime_nsec.into()],
+            is_removed: stat.st_nlink == 0,
+        })
+    }
+
+    fn is_same_content(&self, other: &Self) -> bool {
+        (self.size, self.modified) == (other.size, other.modified)
     }
 }
 
@@ -567,6 +581,22 @@ mod tests {
         // File systems count time in ticks.
         std::thread::sleep(std::time::Duration::from_millis(20));
         std::fs::rename(&path, dir.path().join("b")).unwrap();
+        locate(&part).unwrap().check().unwrap_err();
+    }
+
+    #[test]
+    fn a_file_removed_as_it_was_is_sent_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, vec![7; 100_000]).unwrap();
+        let bytes = FileBytes::new(Arc::new(File::open(&path).unwrap()), 100_000).unwrap();
+        let part = bytes.slice(0..100_000);
+        let writer = File::options().write(true).open(&path).unwrap();
+        // File systems count time in ticks.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::remove_file(&path).unwrap();
+        locate(&part).unwrap().check().unwrap();
+        writer.set_len(0).unwrap();
         locate(&part).unwrap().check().unwrap_err();
     }
 

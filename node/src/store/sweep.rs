@@ -287,7 +287,12 @@ impl Exclusive {
                     report.strays += 1;
                 }
                 flats.forget(&hash);
-                report.freed_bytes += self.remove(&folder.join(name), dry_run)?;
+                let path = folder.join(name);
+                report.freed_bytes += if inner.index.is_damaged(&hash) {
+                    self.remove_damaged(&path, dry_run)?
+                } else {
+                    self.remove(&path, dry_run)?
+                };
             }
         }
         let damaged = flats.dir().join("damaged");
@@ -295,10 +300,22 @@ impl Exclusive {
             let Ok(hash) = name.parse() else { continue };
             if !live.contains(&hash) || !inner.index.is_damaged(&hash) {
                 report.strays += 1;
-                report.freed_bytes += self.remove(&damaged.join(name), dry_run)?;
+                let path = damaged.join(name);
+                report.freed_bytes += self.remove_damaged(&path, dry_run)?;
             }
         }
         Ok(())
+    }
+
+    /// Empties the file before: whoever still sends it must not take it for one that was removed as it was.
+    fn remove_damaged(&self, path: &Path, dry_run: bool) -> Result<u64, StoreError> {
+        let files = self.store.inner.flats.files();
+        let size = files.stat_path(path)?.map_or(0, |stat| stat.size);
+        if !dry_run {
+            files.truncate(&files.open_write(path)?, 0)?;
+            files.remove(path)?;
+        }
+        Ok(size)
     }
 
     fn remove(&self, path: &Path, dry_run: bool) -> Result<u64, StoreError> {
