@@ -80,7 +80,14 @@ mod tests {
 
     #[test]
     fn a_buffer_has_the_length_asked_for_and_clones_keep_it() {
-        for len in [0, 1, SMALL_BYTES, BUFFER_BYTES - 1, BUFFER_BYTES, BUFFER_BYTES + 1] {
+        for len in [
+            0,
+            1,
+            SMALL_BYTES,
+            BUFFER_BYTES - 1,
+            BUFFER_BYTES,
+            BUFFER_BYTES + 1,
+        ] {
             let mut buffer = Buffer::new(len);
             assert_eq!(buffer.len(), len);
             buffer.fill(7);
