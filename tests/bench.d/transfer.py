@@ -20,6 +20,7 @@ MEMORY_BYTES = 4 * GIB
 SMALL_FILES = 5_000
 SMALL_BYTES = 4096
 FIRST_BYTES_ASKED = 20
+FIRST_FILE_BYTES = 64 * MIB
 NODES = 8
 HEADS = 5
 
@@ -134,14 +135,16 @@ def run_remote(bench, folder: Path):
     source = folder / "model"
     source.mkdir()
     file = source / "model.safetensors"
-    fill(file, size)
+    # Smaller ones first, of which each round leaves one in both stores.
+    fill(file, bench.size(FIRST_FILE_BYTES, 16 * MIB))
     firsts, through, pulled = [], [], []
     with Pair(folder) as pair:
-        for number in range(bench.size(FIRST_BYTES_ASKED, 2)):
+        for _ in range(bench.size(FIRST_BYTES_ASKED, 2)):
             renew(file)
             repo = pair.publish(source, "first")
             path = pair.sink.gateway.file_path(repo, "main", "model.safetensors")
             firsts.append(first_byte(pair.sink.gateway, path))
+        fill(file, size)
 
         def by_gateway():
             connection = pair.sink.gateway.connect(seconds=120)

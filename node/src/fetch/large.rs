@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_protocol::download::{Action, Download, Event};
@@ -10,6 +10,7 @@ use cairn_protocol::key::PublicKey;
 use cairn_protocol::limits::FETCH_BYTES_MAX;
 use cairn_protocol::piece::{PieceList, PieceSet, piece_len};
 use cairn_protocol::transfer::Held;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -119,7 +120,7 @@ struct Asked {
     moved: u64,
 }
 
-/// The thread that writes what comes.
+/// The threads that write what comes.
 struct Writer {
     pieces: mpsc::Sender<Arc<InMemory>>,
     thread: JoinHandle<Result<(), StoreError>>,
@@ -572,14 +573,35 @@ impl Job {
 
     /// Begins to write what comes.
     fn write(&self, partial: &Partial) -> Writer {
-        let (pieces, mut coming) = mpsc::channel::<Arc<InMemory>>(WRITING_MAX);
+        let (pieces, coming) = mpsc::channel::<Arc<InMemory>>(WRITING_MAX);
         let (entry, writing) = (Arc::clone(&self.entry), partial.clone());
         let thread = self.inner.runtime.spawn_blocking(move || {
-            while let Some(piece) = coming.blocking_recv() {
-                writing.write(piece.index, &piece.parts)?;
+            let (coming, failed) = (Mutex::new(coming), AtomicBool::new(false));
+            let write = || loop {
+                let Some(piece) = coming.lock().blocking_recv() else {
+                    return Ok(());
+                };
+                if failed.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+                let written = writing.write(piece.index, &piece.parts);
+                written.inspect_err(|_| failed.store(true, Ordering::Release))?;
                 entry.written(piece.index);
-            }
-            Ok(())
+            };
+            // While one hashes, which goes in order and takes as long as writing, the other writes.
+            std::thread::scope(|scope| {
+                let second = std::thread::Builder::new()
+                    .name("cairn-writing".to_owned())
+                    .spawn_scoped(scope, write);
+                let first = write();
+                // Without a second one it only goes slower.
+                let second = second.map_or(Ok(()), |second| {
+                    second
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                });
+                first.and(second)
+            })
         });
         let partial = partial.clone();
         Writer {
