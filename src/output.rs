@@ -123,12 +123,13 @@ pub(crate) fn pace(bytes: u64, seconds: f64) -> String {
     } else {
         format!("{seconds:.1} s")
     };
-    if seconds < 0.001 || bytes < 1 << 20 {
+    if seconds < 0.001 || bytes < 1 << 16 {
         return time;
     }
     #[allow(clippy::cast_precision_loss, reason = "it is shown with few digits")]
     let rate = bytes as f64 / seconds / 1_048_576.0;
-    format!("{time}, {rate:.0} MiB/s")
+    let digits = usize::from(rate < 10.0);
+    format!("{time}, {rate:.digits$} MiB/s")
 }
 
 /// `3 minutes ago`, for seconds since the Unix epoch.

@@ -209,6 +209,9 @@ impl ApiError {
                 StatusCode::INSUFFICIENT_STORAGE,
                 "No space left on the node's disk",
             ),
+            StoreError::CacheFull { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
+            }
             _ => return None,
         })
     }
@@ -372,6 +375,7 @@ mod tests {
         let full = StoreError::Full {
             path: "/secret".into(),
         };
+        let no_room = StoreError::CacheFull { size: 2, bound: 1 };
         for (error, status, code) in [
             (
                 FetchError::NoProvider { path: path(), hash },
@@ -396,6 +400,7 @@ mod tests {
                 Some(CONTENT_ABSENT),
             ),
             (FetchError::Store(std::sync::Arc::new(full)), 507, None),
+            (FetchError::Store(std::sync::Arc::new(no_room)), 507, None),
         ] {
             let response = ApiError::from(error).into_response();
             let headers = response.headers();

@@ -2,8 +2,7 @@
 //!
 //! Marked from verified records and manifests in the log, never from the views. A history that can't be
 //! read whole stops the collection: nothing is deleted while a reachable tree is missing. Repositories of
-//! other nodes are marked from the head that is shown; a newer one on its way here holds a lease, and what
-//! an interrupted one left is fetched again.
+//! other nodes are marked from the head that is shown; what is here of a newer one is fetched again.
 
 use std::collections::HashSet;
 
@@ -31,6 +30,9 @@ pub(crate) fn collect(
         return Err(RepoError::Damaged(
             "a signed head waits to be written: free disk space and try again".to_owned(),
         ));
+    }
+    if !dry_run {
+        node.repos.forget_unshown();
     }
     let live = mark(node, progress)?;
     progress(Progress {

@@ -163,7 +163,11 @@ impl Node {
         for (repository, claim) in local.wrong {
             repos.mark_wrong(repository, claim);
         }
-        repos.loaded(namespace, local.pinned);
+        let signed = local.signed.iter().filter_map(|(repository, envelope)| {
+            let head = Record::parse_trusted(envelope).ok()?;
+            Some((*repository, head.id()))
+        });
+        repos.loaded(namespace, local.pinned, &signed.collect());
         let cache = Cache::new(
             store.clone(),
             repos.clone(),
@@ -171,20 +175,8 @@ impl Node {
             config.cache_bytes,
         );
         let access = Access::default();
-        let rooms = Rooms {
-            store: store.clone(),
-            repos: repos.clone(),
-            access: access.clone(),
-            cache: cache.clone(),
-            journal: journal.clone(),
-        };
-        let book = folder.path().join("peers.json");
-        let network = match &config.network {
-            None => None,
-            Some(network) => Some(Network::spawn(network, book, &keys.node, &rooms)?),
-        };
-        let inner = Inner {
-            network,
+        let mut inner = Inner {
+            network: None,
             config,
             keys,
             store,
@@ -202,6 +194,18 @@ impl Node {
         };
         publish::finish_signed(&inner, &local.signed)
             .map_err(|error| SpawnError::Unfinished(Box::new(error)))?;
+        // Only now may peers add to what the start found.
+        if let Some(network) = &inner.config.network {
+            let rooms = Rooms {
+                store: inner.store.clone(),
+                repos: inner.repos.clone(),
+                access: inner.access.clone(),
+                cache: inner.cache.clone(),
+                journal: inner.journal.clone(),
+            };
+            let book = inner.folder.path().join("peers.json");
+            inner.network = Some(Network::spawn(network, book, &inner.keys.node, &rooms)?);
+        }
         Ok(Self {
             inner: Arc::new(inner),
         })
@@ -353,11 +357,13 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
     Ok((journal, local))
 }
 
-/// The namespace that a record begins, if it names this root key.
-fn namespace_of(record: &Record, root: &PublicKey) -> Option<NamespaceId> {
+/// The namespace that a record begins, if this root key signed it: anybody can name a key.
+pub(crate) fn namespace_of(record: &Record, root: &PublicKey) -> Option<NamespaceId> {
     match record.body() {
         Body::Namespace(body)
-            if record.header().namespace.is_none() && body.root.keys.contains(root) =>
+            if record.header().namespace.is_none()
+                && body.root.keys.contains(root)
+                && record.header().signers.contains(root) =>
         {
             Some(NamespaceId::from(record.id()))
         }

@@ -12,7 +12,7 @@ mod reader;
 mod repo;
 mod walk;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -84,7 +84,7 @@ struct State {
     own_namespace: Option<NamespaceId>,
     pinned: HashSet<RepositoryId>,
     table: HashMap<RepositoryId, Repo>,
-    /// Of other nodes' repositories, the newest head whose metadata was found whole.
+    /// Of each repository the newest head whose metadata is known to be whole.
     complete: HashMap<RepositoryId, RecordId>,
 }
 
@@ -200,15 +200,36 @@ impl Repos {
         &self,
         records: impl Iterator<Item = &'a Record>,
     ) -> Vec<Verdict> {
+        // One may cost a walk through its whole namespace: readers go on in between.
+        records
+            .map(|record| self.write().ledger.insert(record))
+            .collect()
+    }
+
+    /// Takes in a verified head that this node signed, and shows it: all that it names is here.
+    pub(crate) fn take_own(&self, head: &Record) -> Verdict {
         let mut state = self.write();
-        records.map(|record| state.ledger.insert(record)).collect()
+        let verdict = state.ledger.insert(head);
+        let repository = head.header().repository;
+        if let (Verdict::Accepted, Some(repository)) = (verdict, repository) {
+            state.complete.insert(repository, head.id());
+        }
+        self.show_touched(&mut state, head);
+        drop(state);
+        self.bump();
+        if let (Verdict::Accepted, Some(repository)) = (verdict, repository) {
+            self.remember_complete(&repository, &head.id());
+        }
+        verdict
     }
 
     /// Shows what follows from records that were taken in.
     pub(crate) fn show_taken<'a>(&self, records: impl Iterator<Item = &'a Record>) {
         let mut state = self.write();
-        for record in records {
-            self.show_touched(&mut state, record);
+        let all = records.flat_map(|record| touched(&state.ledger, record));
+        let all: BTreeSet<RepositoryId> = all.collect();
+        for repository in all {
+            self.show(&mut state, &repository);
         }
         drop(state);
         self.bump();

@@ -653,6 +653,12 @@ impl Store {
         Leases::lease(&self.inner.leases)
     }
 
+    /// Rises whenever somebody gets the store for himself: what was seen to be stored before, and that no
+    /// lease kept since, may be gone. Stays the same while one has a lease.
+    pub(crate) fn sweeps(&self) -> u64 {
+        self.inner.leases.sweeps()
+    }
+
     /// Waits for all leases, batches and imports to end, and keeps new ones waiting.
     pub fn exclusive(&self) -> Exclusive {
         Exclusive::new(self.clone())

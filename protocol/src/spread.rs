@@ -148,8 +148,8 @@ pub struct Spread {
     taking_bytes: usize,
     /// Whether asking stopped because the caller has enough to do.
     busy: bool,
-    /// Which neighbour each record was asked of.
-    asked: BTreeMap<RecordId, PublicKey>,
+    /// Which neighbour each record was asked of last, and when.
+    asked: BTreeMap<RecordId, (PublicKey, Duration)>,
     refused: Recent<()>,
     /// When those that wait for others were last given to the caller.
     waiting: Recent<Duration>,
@@ -236,7 +236,7 @@ impl Spread {
     fn forget(&mut self, key: &PublicKey) {
         if let Some(peer) = self.peers.remove(key) {
             for id in &peer.asked {
-                self.asked.remove(id);
+                self.asked_in_vain(id, key);
             }
         }
     }

@@ -50,7 +50,7 @@ def test_nodes_of_a_local_network_meet_and_share(folder, rng):
             source = sample(folder / "tree", rng, large=(3 * MIB,))
             pushed = nodes[0].push(source, "model")
             pulled = nodes[1].json("pull", pushed["repo"], "--to", str(folder / "out"))
-            assert pulled["bytes_fetched"] >= 3 * MIB
+            assert pulled["network_bytes"] >= 3 * MIB
             addresses = nodes[0].json("status")["listen_addrs"]
             assert any("/ip4/10.77.0.1/" in address for address in addresses), addresses
             assert all("/p2p/" in address for address in addresses), addresses

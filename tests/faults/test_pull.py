@@ -23,12 +23,12 @@ def test_a_pull_is_the_pushed_folder_and_crosses_the_wire_once(two, folder):
     assert two.sink.blob_paths() == [], "contents are fetched when somebody asks for them"
     pulled = two.sink.json("pull", pushed["repo"], "--to", str(folder / "out"))
     two.check(folder / "out")
-    assert pulled["bytes_fetched"] >= two.size()
+    assert pulled["network_bytes"] >= two.size()
     sent = two.sent()
     assert two.size() <= sent <= two.size() * 1.1 + MIB, f"{sent} bytes for {two.size()}"
     again = two.sink.json("pull", pushed["repo"], "--to", str(folder / "again"))
     two.check(folder / "again")
-    assert again["bytes_fetched"] == 0 and two.sent() == sent
+    assert again["network_bytes"] == 0 and two.sent() == sent
 
 
 def test_a_node_that_was_away_hears_what_it_missed(two):

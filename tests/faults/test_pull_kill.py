@@ -44,7 +44,7 @@ def measure(two: Two) -> float:
     pushed = two.publish("measured")
     begin = time.monotonic()
     pulled = two.sink.json("pull", pushed["repo"])
-    assert pulled["bytes_fetched"] >= two.size(), pulled
+    assert pulled["network_bytes"] >= two.size(), pulled
     return time.monotonic() - begin
 
 
@@ -81,8 +81,8 @@ def test_kill_of_the_fetching_node(two, folder, rng, long):
         assert verified.returncode == 0, f"{verified.stdout}{verified.stderr}"
         again = two.sink.json("pull", pushed["repo"])
         allowed = two.size() - had + max(AGAIN_SHARE * had, AGAIN_BYTES)
-        assert again["bytes_fetched"] <= allowed, (
-            f"{again['bytes_fetched']} bytes after a kill that left at least {had} of {two.size()}"
+        assert again["network_bytes"] <= allowed, (
+            f"{again['network_bytes']} bytes after a kill that left at least {had} of {two.size()}"
         )
         content = fingerprint(two.tree)
         assert_published(two.sink.gateway, pushed["repo"], pushed["commit"], content)
@@ -117,9 +117,9 @@ def test_kill_of_the_serving_node(two, folder, rng, long):
         assert two.source.run("verify", "--json").returncode == 0
         two.connected()
         again = two.sink.json("pull", pushed["repo"])
-        fetched = again["bytes_fetched"]
+        fetched = again["network_bytes"]
         if pull.returncode == 0:
-            fetched += json.loads(stdout)["bytes_fetched"] - sent
+            fetched += json.loads(stdout)["network_bytes"] - sent
         # What the killed node had sent was kept, but for what was on its way.
         allowed = two.size() - sent + max(AGAIN_SHARE * sent, AGAIN_BYTES)
         assert fetched <= allowed, f"{fetched} of {two.size()} bytes after {sent} were sent"

@@ -1,6 +1,6 @@
 //! The bound, over a real store with a node's own repositories seen through the eyes of another.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use cairn_protocol::accept::Ledger;
@@ -51,7 +51,7 @@ impl World {
             "local",
         );
         let pinned: HashSet<RepositoryId> = pinned.iter().copied().collect();
-        repos.loaded(NamespaceId::from_bytes([9; 32]), pinned);
+        repos.loaded(NamespaceId::from_bytes([9; 32]), pinned, &BTreeMap::new());
         Cache::new(store, repos, self.folder.path().to_owned(), bytes)
     }
 

@@ -2,6 +2,10 @@
 //!
 //! A few repositories at a time; what fails is tried again, later and later, and at once when another peer
 //! comes. Which repositories these are is never lost: they are those whose head in force isn't shown.
+//!
+//! Anybody can make up repositories that are never complete, or give what is behind them a byte at a time.
+//! So first tries and further ones take turns, those that take long make room for others to begin, and
+//! where too many take long the oldest is given up for now; what it fetched stays.
 
 mod job;
 
@@ -13,15 +17,23 @@ use cairn_protocol::hash::{RecordId, RepositoryId};
 use cairn_protocol::key::PublicKey;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
+use super::{Parts, blocking};
 use job::{Finished, Job};
 
-/// Repositories completed at a time.
+/// Repositories that are begun with at a time.
 const PARALLEL: usize = 4;
+/// Time from which on a repository no longer keeps another from being begun.
+const SLOW_AFTER: Duration = Duration::from_secs(2);
+/// Repositories completed at a time, slow ones too.
+const RUNNING_MAX: usize = 16;
+/// Time from which on a repository may be given up for another, where so many are completed.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
+/// Time between two tries of everything because of another peer.
+const HURRY_EVERY: Duration = Duration::from_secs(1);
 /// Wishes that wait; beyond it all repositories are looked through instead.
 const WISHES_MAX: usize = 1024;
 /// Peers remembered for a repository: those that its newest records came from.
@@ -84,8 +96,10 @@ impl Wrong {
 #[derive(Debug, Default)]
 struct Wish {
     sources: VecDeque<PublicKey>,
+    /// Stands in a queue.
+    queued: bool,
     running: bool,
-    /// Asked for again while it ran.
+    /// Asked for again while it ran, or another peer came.
     again: bool,
     failures: u32,
     due: Option<Instant>,
@@ -95,11 +109,30 @@ struct Queue {
     parts: Parts,
     wrong: Wrong,
     wishes: HashMap<RepositoryId, Wish>,
-    ready: VecDeque<RepositoryId>,
+    /// To be tried for the first time, and again.
+    ready: [VecDeque<RepositoryId>; 2],
+    /// Which of them is next.
+    turn: usize,
     due: BTreeSet<(Instant, RepositoryId)>,
+    /// When all that is due later is tried because of another peer, and when it last was.
+    hurry: Option<Instant>,
+    hurried: Option<Instant>,
     running: JoinSet<Finished>,
-    tasks: HashMap<Id, RepositoryId>,
+    tasks: HashMap<Id, Task>,
     stop: CancellationToken,
+}
+
+/// A try under way.
+struct Task {
+    repository: RepositoryId,
+    since: Instant,
+    handle: AbortHandle,
+}
+
+impl Task {
+    fn is_slow(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= SLOW_AFTER
+    }
 }
 
 /// Begins with all repositories that are not shown at their head in force.
@@ -125,8 +158,11 @@ pub(super) fn spawn(
             found,
         },
         wishes: HashMap::new(),
-        ready: VecDeque::new(),
+        ready: [VecDeque::new(), VecDeque::new()],
+        turn: 0,
         due: BTreeSet::new(),
+        hurry: None,
+        hurried: None,
         running: JoinSet::new(),
         tasks: HashMap::new(),
         stop,
@@ -145,10 +181,11 @@ impl Queue {
     ) {
         let stop = self.stop.clone();
         loop {
-            self.begin();
+            let begins = self.begin();
             let due = self.due.first().map(|(due, _)| *due);
+            let next = [begins, due, self.hurry].into_iter().flatten().min();
             let pause = async {
-                match due {
+                match next {
                     Some(due) => tokio::time::sleep_until(due).await,
                     None => std::future::pending().await,
                 }
@@ -160,14 +197,16 @@ impl Queue {
                     None => return,
                 },
                 () = missed.notified() => {
-                    for repository in self.parts.repos.all_pending() {
+                    let repos = self.parts.repos.clone();
+                    let all = blocking(move || repos.all_pending()).await;
+                    for repository in all.unwrap_or_default() {
                         self.want(repository, None);
                     }
                 }
                 () = connected.notified() => {
-                    for (_, repository) in std::mem::take(&mut self.due) {
-                        self.make_ready(repository);
-                    }
+                    let now = Instant::now();
+                    let soon = self.hurried.map_or(now, |last| now.max(last + HURRY_EVERY));
+                    self.hurry.get_or_insert(soon);
                 }
                 Some(finished) = self.running.join_next_with_id() => self.finished(finished),
                 () = pause => self.make_due_ready(),
@@ -193,16 +232,28 @@ impl Queue {
     }
 
     fn make_ready(&mut self, repository: RepositoryId) {
-        if let Some(wish) = self.wishes.get_mut(&repository) {
-            wish.due = None;
-        }
-        if !self.ready.contains(&repository) {
-            self.ready.push_back(repository);
+        if let Some(wish) = self.wishes.get_mut(&repository)
+            && !wish.queued
+        {
+            (wish.due, wish.queued) = (None, true);
+            self.ready[usize::from(wish.failures > 0)].push_back(repository);
         }
     }
 
     fn make_due_ready(&mut self) {
         let now = Instant::now();
+        if self.hurry.is_some_and(|at| at <= now) {
+            (self.hurry, self.hurried) = (None, Some(now));
+            for (_, repository) in std::mem::take(&mut self.due) {
+                self.make_ready(repository);
+            }
+            // What runs may have asked all others already.
+            for task in self.tasks.values() {
+                if let Some(wish) = self.wishes.get_mut(&task.repository) {
+                    wish.again = true;
+                }
+            }
+        }
         while let Some((due, repository)) = self.due.first().copied()
             && due <= now
         {
@@ -211,19 +262,45 @@ impl Queue {
         }
     }
 
-    fn begin(&mut self) {
-        while self.running.len() < PARALLEL
-            && let Some(repository) = self.ready.pop_front()
-        {
+    /// Begins what there is room for; when to look again, where there is none.
+    fn begin(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        loop {
+            if self.ready.iter().all(VecDeque::is_empty) {
+                return None;
+            }
+            let young = self.tasks.values().filter(|task| !task.is_slow(now));
+            if young.clone().count() >= PARALLEL {
+                let oldest = young.map(|task| task.since).min();
+                return oldest.map(|since| since + SLOW_AFTER);
+            }
+            if self.running.len() >= RUNNING_MAX {
+                let oldest = self.tasks.values().min_by_key(|task| task.since)?;
+                let until = oldest.since + GIVEN_UP_AFTER;
+                if until <= now {
+                    tracing::debug!(repository = %oldest.repository, "given up for now, for others");
+                    oldest.handle.abort();
+                    // It is begun with once that one has ended.
+                    return None;
+                }
+                return Some(until);
+            }
+            let (next, other) = (self.turn, 1 - self.turn);
+            self.turn = other;
+            let repository = self.ready[next].pop_front();
+            let Some(repository) = repository.or_else(|| self.ready[other].pop_front()) else {
+                return None;
+            };
             let Some(wish) = self.wishes.get_mut(&repository) else {
                 continue;
             };
-            (wish.running, wish.again) = (true, false);
+            (wish.queued, wish.running, wish.again) = (false, true, false);
             let job = Job::new(
                 self.parts.clone(),
                 self.wrong.clone(),
                 repository,
                 wish.sources.iter().copied().collect(),
+                wish.failures == 0,
                 self.stop.clone(),
             );
             let stop = self.stop.clone();
@@ -231,16 +308,25 @@ impl Queue {
                 let finished = stop.run_until_cancelled(job.run()).await;
                 finished.unwrap_or(Finished::Stuck)
             });
-            self.tasks.insert(task.id(), repository);
+            let id = task.id();
+            let task = Task {
+                repository,
+                since: now,
+                handle: task,
+            };
+            self.tasks.insert(id, task);
         }
     }
 
     fn finished(&mut self, finished: Result<(Id, Finished), JoinError>) {
         let (task, finished) = finished.unwrap_or_else(|error| {
+            if error.is_cancelled() {
+                return (error.id(), Finished::Progressed);
+            }
             tracing::error!(%error, "completing a repository failed");
             (error.id(), Finished::Stuck)
         });
-        let Some(repository) = self.tasks.remove(&task) else {
+        let Some(Task { repository, .. }) = self.tasks.remove(&task) else {
             return;
         };
         let Some(wish) = self.wishes.get_mut(&repository) else {

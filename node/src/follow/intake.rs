@@ -1,8 +1,8 @@
 //! Taking records in: into the ledger, then into the log, and then they count.
 //!
 //! A record that waits for another is kept here and logged once it waits no more, so that nothing that
-//! anybody can make up grows the log. Where the log can't be written, the record may stay in the ledger's
-//! memory, but is neither shown nor told; it is offered again, and what the log lacks is added then.
+//! anybody can make up grows the log. Where the log can't be written, the record stays in the ledger's
+//! memory, but is neither shown nor told, and nothing further is taken in until it is logged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -35,6 +35,8 @@ pub(super) struct Intake {
     store: Store,
     repos: Repos,
     waiting: Waiting,
+    /// In the ledger, and not in the log, which could not be written: before anything else is taken in.
+    unlogged: Vec<Offered>,
 }
 
 impl Intake {
@@ -43,14 +45,22 @@ impl Intake {
             store,
             repos,
             waiting: Waiting::default(),
+            unlogged: Vec::new(),
         }
     }
 
     pub(super) fn take(&mut self, offered: Vec<Offered>) -> Taken {
+        let mut taken = Taken::default();
+        self.log(Vec::new(), &mut taken);
+        if !self.unlogged.is_empty() {
+            // What rests on a record that is not durable would be shown, and gone after a crash.
+            let ids = offered.iter().map(|(_, record)| record.id());
+            taken.answers.extend(ids.map(Input::NotNow));
+            return taken;
+        }
         let verdicts = self
             .repos
             .take_unseen(offered.iter().map(|(_, record)| &**record));
-        let mut taken = Taken::default();
         let mut to_log: Vec<Offered> = Vec::new();
         for ((peer, record), verdict) in offered.into_iter().zip(verdicts) {
             let id = record.id();
@@ -98,7 +108,10 @@ impl Intake {
         taken
     }
 
-    fn log(&self, records: Vec<Offered>, taken: &mut Taken) {
+    /// Logs what could not be logged before, and these.
+    fn log(&mut self, more: Vec<Offered>, taken: &mut Taken) {
+        let mut records = std::mem::take(&mut self.unlogged);
+        records.extend(more);
         if records.is_empty() {
             return;
         }
@@ -106,6 +119,7 @@ impl Intake {
             tracing::warn!(%error, records = records.len(), "records from peers could not be stored");
             let ids = records.iter().map(|(_, record)| record.id());
             taken.answers.extend(ids.map(Input::NotNow));
+            self.unlogged = records;
             return;
         }
         self.repos

@@ -3,6 +3,7 @@
 //! What a peer is too slow for is dropped: it gets it when sets are compared.
 
 use std::time::Duration;
+use std::vec::IntoIter;
 
 use cairn_protocol::hash::RecordId;
 use cairn_protocol::key::PublicKey;
@@ -15,9 +16,11 @@ use crate::store::Store;
 use crate::swarm::{SendError, Swarm};
 
 /// Groups of records that wait for one peer.
-const GROUPS_MAX: usize = 256;
+const GROUPS_MAX: usize = 64;
 /// Records read at a time.
 const READ_AT_ONCE: usize = 128;
+/// Bytes of records from which on no further one is read before they are sent: slow peers may be many.
+const READ_BYTES: usize = 128 << 10;
 /// First and longest pause before a full queue is tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 /// Time in which a peer must take at least one frame.
@@ -49,11 +52,13 @@ impl Sender {
         let ended = stop.clone();
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             while let Some(ids) = waiting.recv().await {
-                for part in ids.chunks(READ_AT_ONCE) {
-                    if !send_part(&peer, part.to_vec(), &store, &swarm).await {
+                let mut rest = ids.into_iter();
+                while rest.len() > 0 {
+                    let Some(later) = send_part(&peer, rest, &store, &swarm).await else {
                         tracing::debug!(%peer, "records dropped: the peer does not take them");
                         break;
-                    }
+                    };
+                    rest = later;
                 }
             }
         }));
@@ -71,29 +76,41 @@ impl Sender {
     }
 }
 
-/// Whether the peer took all of them.
-async fn send_part(peer: &PublicKey, ids: Vec<RecordId>, store: &Store, swarm: &Swarm) -> bool {
+/// Sends the first of them, and returns the others; nothing where the peer takes no more.
+async fn send_part(
+    peer: &PublicKey,
+    mut ids: IntoIter<RecordId>,
+    store: &Store,
+    swarm: &Swarm,
+) -> Option<IntoIter<RecordId>> {
     let store = store.clone();
     let read = blocking(move || {
-        let envelopes = ids.into_iter().filter_map(|id| match store.record(&id) {
-            Ok(envelope) => envelope,
-            Err(error) => {
-                tracing::warn!(%id, %error, "a record for a peer could not be read");
-                None
+        let (mut envelopes, mut bytes) = (Vec::new(), 0);
+        for id in ids.by_ref().take(READ_AT_ONCE) {
+            match store.record(&id) {
+                Ok(Some(envelope)) => {
+                    bytes += envelope.len();
+                    envelopes.push(envelope);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%id, %error, "a record for a peer could not be read");
+                }
             }
-        });
-        message::pack(envelopes)
+            if bytes >= READ_BYTES {
+                break;
+            }
+        }
+        (message::pack(envelopes), ids)
     });
-    let Some(frames) = read.await else {
-        return false;
-    };
+    let (frames, ids) = read.await?;
     for frame in frames {
         let (mut pause, mut waited) = (PAUSES.0, Duration::ZERO);
         loop {
             match swarm.send(peer, frame.clone()) {
                 Ok(()) => break,
-                Err(SendError::NotConnected) => return false,
-                Err(SendError::Full) if waited >= PROGRESS_TIMEOUT => return false,
+                Err(SendError::NotConnected) => return None,
+                Err(SendError::Full) if waited >= PROGRESS_TIMEOUT => return None,
                 Err(SendError::Full) => {
                     tokio::time::sleep(pause).await;
                     waited += pause;
@@ -102,5 +119,5 @@ async fn send_part(peer: &PublicKey, ids: Vec<RecordId>, store: &Store, swarm: &
             }
         }
     }
-    true
+    Some(ids)
 }

@@ -8,13 +8,15 @@
 use std::time::{Duration, Instant};
 
 use cairn_protocol::hash::{Blake3, GitOid};
+use cairn_protocol::key::SecretKey;
 use cairn_protocol::name::RepoKind;
-use cairn_protocol::record::Record;
+use cairn_protocol::record::{Body, Header, Link, Namespace, Record, RootKeys};
 use cairn_protocol::spread::Input;
 use tempfile::TempDir;
 
 use super::intake::Intake;
 use crate::access::Access;
+use crate::node::namespace_of;
 use crate::publish::PushRequest;
 use crate::repos::{EntryKind, Found, Outcome, Repo, RepoError, Walk, WrongClaim};
 use crate::{Config, NetworkConfig, Node};
@@ -273,4 +275,115 @@ fn a_head_of_the_look_up_table_is_in_force_once_a_peer_told_what_it_builds_on() 
     });
     until("it is logged", &mut || logged(&head));
     stop.cancel();
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_node_restored_from_a_backup_shows_what_it_lost_once_that_is_whole_and_starts_again() {
+    let (data, backup) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let first = node(&data, false);
+    let before = push(&first, "{}");
+    drop(first);
+    copy(data.path(), backup.path());
+    let now = node(&data, false);
+    let after = push(&now, "{\"newer\": 1}");
+    let restored = node(&backup, false);
+    let peer = now.inner.keys.node.public();
+    let offered = records(&now).into_iter();
+    let offered = offered
+        .map(|record| (Some(peer), Box::new(record)))
+        .collect();
+    let repos = restored.inner.repos.clone();
+    Intake::new(restored.inner.store.clone(), repos.clone()).take(offered);
+    let id = before.id();
+    let shown = |node: &Node| node.inner.repos.get(&id).unwrap().head();
+    assert_eq!(shown(&restored), before.head(), "half a commit is here");
+    let pending = repos.pending(&id).unwrap();
+    assert_eq!(pending.head, after.head());
+    drop((repos, restored));
+
+    let restored = node(&backup, false);
+    assert_eq!(shown(&restored), before.head());
+    let (store, repos) = (restored.inner.store.clone(), restored.inner.repos.clone());
+    let mut walk = Walk::new(store.clone(), Access::default(), pending.refs);
+    while let Outcome::Missing(missing) = walk.go_on(&|| false).unwrap() {
+        let mut batch = store.batch();
+        for hash in missing {
+            batch.put(now.inner.store.blob(&hash).unwrap());
+        }
+        batch.commit().unwrap();
+    }
+    repos.complete(id, pending.head);
+    assert_eq!(shown(&restored), after.head());
+    assert_eq!(repos.pending(&id), None);
+    repos.complete(id, before.head());
+    assert_eq!(shown(&restored), after.head(), "never back");
+    drop((store, repos, walk, restored));
+
+    let restored = node(&backup, false);
+    assert_eq!(shown(&restored), after.head());
+    let newest = push(&restored, "{\"newest\": 1}");
+    assert_eq!(shown(&restored), newest.head());
+    assert_eq!(restored.inner.repos.pending(&id), None);
+}
+
+#[test]
+fn a_home_that_signed_twice_after_a_restore_starts_and_serves_what_was_agreed() {
+    let (data, backup) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let first = node(&data, false);
+    let before = push(&first, "{}");
+    drop(first);
+    copy(data.path(), backup.path());
+    let now = node(&data, false);
+    push(&now, "{\"one\": 1}");
+    let restored = node(&backup, false);
+    push(&restored, "{\"other\": 1}");
+    let peer = now.inner.keys.node.public();
+    let offered = records(&now).into_iter();
+    let offered = offered
+        .map(|record| (Some(peer), Box::new(record)))
+        .collect();
+    let repos = restored.inner.repos.clone();
+    Intake::new(restored.inner.store.clone(), repos.clone()).take(offered);
+    drop((repos, restored));
+    let restored = node(&backup, false);
+    let shown = restored.inner.repos.get(&before.id()).unwrap();
+    assert_eq!(shown.head(), before.head());
+}
+
+#[test]
+fn a_namespace_is_this_nodes_own_only_if_its_root_key_signed_it() {
+    let (ours, theirs) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
+    let begin = |signer: &SecretKey| {
+        let body = Body::Namespace(Namespace {
+            root: RootKeys {
+                keys: vec![ours.public(), theirs.public()],
+                threshold: 1,
+            },
+            recovery: None,
+            delegated: Vec::new(),
+            home: theirs.public(),
+            claims: Vec::new(),
+            carried: None,
+        });
+        let header = Header {
+            chain: Some(Link { seq: 1, prev: None }),
+            ..Header::new(1, 1)
+        };
+        Record::sign(header, body, &[signer]).unwrap()
+    };
+    assert!(namespace_of(&begin(&ours), &ours.public()).is_some());
+    assert_eq!(namespace_of(&begin(&theirs), &ours.public()), None);
 }

@@ -220,7 +220,7 @@ fn take_head(node: &Inner, head: &Record) -> Result<(), PublishError> {
     let mut batch = node.store.batch();
     batch.record(head.envelope().to_vec());
     batch.commit()?;
-    let verdict = node.repos.take(head);
+    let verdict = node.repos.take_own(head);
     if matches!(verdict, cairn_protocol::accept::Verdict::Accepted) {
         Ok(())
     } else {
@@ -239,17 +239,11 @@ pub(crate) fn finish_signed(
         let head = Record::parse(envelope).map_err(|error| {
             PublishError::Repo(RepoError::Damaged(format!("a journaled head: {error}")))
         })?;
-        let known = node.repos.ledger(|ledger| {
-            let repository = head
-                .header()
-                .repository
-                .and_then(|id| ledger.repository(&id));
-            repository
-                .and_then(|view| view.head)
-                .is_some_and(|newest| newest.id == head.id())
-        });
+        // In the log already, whatever came of it since: peers may know newer ones, or another of its seq.
+        let known = node.repos.ledger(|ledger| ledger.waits(&head).is_some());
         if !known {
-            tracing::info!(head = %head.id(), "taking in a head that was signed before a crash");
+            let id = head.id();
+            tracing::info!(head = %id, "taking in a head that was signed before a crash");
             *unsettled(node) = Some(head);
             match settle(node) {
                 // It is taken in by the next push, or the next start: readers need not wait for that.
@@ -257,7 +251,12 @@ pub(crate) fn finish_signed(
                     tracing::warn!(%error, "the head could not be written yet");
                     return Ok(());
                 }
-                settled => settled?,
+                // It is in the log, and its seq is spent: no reason to keep the node from serving the rest.
+                Err(error) => {
+                    tracing::error!(head = %id, %error, "the head is not in force");
+                    *unsettled(node) = None;
+                }
+                Ok(()) => {}
             }
         }
     }

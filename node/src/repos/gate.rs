@@ -1,11 +1,12 @@
 //! Which head of a repository is shown.
 //!
-//! Of this node's own repositories the newest: it made what the head names. Of others the newest whose
-//! metadata was found whole here, as long as it is in the history of the one in force; what the records
-//! take back is not shown, whole or not. Which head was found whole is remembered in a view of the store,
-//! which may be lost: then the start walks.
+//! The newest whose metadata is known to be whole here, as long as it is in the history of the one in
+//! force; what the records take back is not shown, whole or not. What this node signed is whole, since it
+//! signs only what it has; a head of its own namespace that comes from a peer (it was restored from a
+//! backup) must be found whole as any other. Which head was found whole is remembered in a view of the
+//! store, which may be lost: then the start walks.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use cairn_protocol::accept::RepositoryView;
 use cairn_protocol::hash::{Blake3, NamespaceId, RecordId, RepositoryId};
@@ -32,9 +33,6 @@ pub(crate) struct Pending {
 pub(super) fn shown<'a>(state: &'a State, repository: &RepositoryId) -> Option<RepositoryView<'a>> {
     let mut view = state.ledger.repository(repository)?;
     let newest = view.head.as_ref()?.id;
-    if state.own_namespace == Some(view.namespace) {
-        return Some(view);
-    }
     let complete = state.complete.get(repository)?;
     if *complete != newest {
         view.head = Some(state.ledger.head(repository, complete)?);
@@ -43,25 +41,38 @@ pub(super) fn shown<'a>(state: &'a State, repository: &RepositoryId) -> Option<R
 }
 
 impl Repos {
-    /// Shows what the records read at start add up to.
-    pub(crate) fn loaded(&self, own_namespace: NamespaceId, pinned: HashSet<RepositoryId>) {
+    /// Shows what the records read at start add up to; `signed` is the newest head of each repository that
+    /// this node signed.
+    pub(crate) fn loaded(
+        &self,
+        own_namespace: NamespaceId,
+        pinned: HashSet<RepositoryId>,
+        signed: &BTreeMap<RepositoryId, RecordId>,
+    ) {
         let heads: Vec<(RepositoryId, Vec<(RecordId, Blake3)>)> = self.ledger(|ledger| {
-            let others = ledger
-                .repositories()
-                .filter(|view| view.namespace != own_namespace);
             let heads = |id: &RepositoryId| {
                 let heads = ledger.heads(id, HEADS_WALKED_MAX);
                 heads.iter().map(|head| (head.id, head.refs)).collect()
             };
-            others.map(|view| (view.id, heads(&view.id))).collect()
+            let all = ledger.repositories();
+            all.map(|view| (view.id, heads(&view.id))).collect()
         });
         let view = self.inner.store.view(VIEW);
         let whole = heads.into_iter().filter_map(|(repository, heads)| {
-            let known = view.get(repository.as_bytes()).and_then(|id| {
-                let id = RecordId::from_bytes(id.try_into().ok()?);
-                self.ledger(|ledger| ledger.head(&repository, &id).map(|head| head.id))
+            let remembered = view.get(repository.as_bytes()).and_then(|id| {
+                let id = <[u8; RecordId::SIZE]>::try_from(id).ok()?;
+                Some(RecordId::from_bytes(id))
             });
-            Some((repository, known.or_else(|| self.newest_whole(&heads))?))
+            let known = self.newest(
+                &repository,
+                remembered.iter().chain(signed.get(&repository)),
+            );
+            let head = known.or_else(|| {
+                let found = self.newest_whole(&heads)?;
+                self.remember_complete(&repository, &found);
+                Some(found)
+            });
+            Some((repository, head?))
         });
         let complete = whole.collect();
         let mut state = self.write();
@@ -73,6 +84,45 @@ impl Repos {
         self.bump();
     }
 
+    /// The newest of these heads that is in the history of the one in force.
+    fn newest<'a>(
+        &self,
+        repository: &RepositoryId,
+        heads: impl Iterator<Item = &'a RecordId>,
+    ) -> Option<RecordId> {
+        self.ledger(|ledger| {
+            let known = heads.filter_map(|id| ledger.head(repository, id));
+            let newest = known.max_by_key(|head| (head.epoch, head.seq));
+            newest.map(|head| head.id)
+        })
+    }
+
+    pub(super) fn remember_complete(&self, repository: &RepositoryId, head: &RecordId) {
+        let view = self.inner.store.view(VIEW);
+        view.put(repository.as_bytes(), head.as_bytes());
+    }
+
+    /// Forgets what was whole of repositories that are not shown: their metadata may be freed now.
+    pub(crate) fn forget_unshown(&self) {
+        let mut state = self.write();
+        let State {
+            complete, table, ..
+        } = &mut *state;
+        let mut gone = Vec::new();
+        complete.retain(|repository, _| {
+            let shown = table.contains_key(repository);
+            if !shown {
+                gone.push(*repository);
+            }
+            shown
+        });
+        drop(state);
+        let view = self.inner.store.view(VIEW);
+        for repository in gone {
+            view.put(repository.as_bytes(), &[]);
+        }
+    }
+
     fn newest_whole(&self, heads: &[(RecordId, Blake3)]) -> Option<RecordId> {
         let whole = heads.iter().find(|(_, refs)| {
             let mut walk = Walk::new(self.inner.store.clone(), Access::default(), *refs);
@@ -81,14 +131,12 @@ impl Repos {
         whole.map(|(head, _)| *head)
     }
 
-    /// The head in force of another node's repository, unless it is shown already.
+    /// The head in force of a repository, unless it is shown already.
     pub(crate) fn pending(&self, repository: &RepositoryId) -> Option<Pending> {
         let state = self.read();
         let view = state.ledger.repository(repository)?;
         let head = view.head?;
-        if state.own_namespace == Some(view.namespace)
-            || state.complete.get(repository) == Some(&head.id)
-        {
+        if state.complete.get(repository) == Some(&head.id) {
             return None;
         }
         Some(Pending {
@@ -109,15 +157,20 @@ impl Repos {
     /// Shows a repository at a head whose metadata was found whole.
     pub(crate) fn complete(&self, repository: RepositoryId, head: RecordId) {
         let mut state = self.write();
-        if state.ledger.head(&repository, &head).is_none() {
+        let version = |head: &RecordId| {
+            let head = state.ledger.head(&repository, head)?;
+            Some((head.epoch, head.seq))
+        };
+        // A newer one may have been published here meanwhile.
+        let before = state.complete.get(&repository).and_then(version);
+        if version(&head).is_none_or(|found| before.is_some_and(|before| before > found)) {
             return;
         }
         state.complete.insert(repository, head);
         self.show(&mut state, &repository);
         drop(state);
         self.bump();
-        let view = self.inner.store.view(VIEW);
-        view.put(repository.as_bytes(), head.as_bytes());
+        self.remember_complete(&repository, &head);
     }
 
     /// A repository that is shown.

@@ -15,6 +15,8 @@ pub(super) struct Leases {
 struct State {
     leases: u64,
     exclusive: bool,
+    /// How often somebody was alone so far.
+    sweeps: u64,
 }
 
 impl Leases {
@@ -33,6 +35,11 @@ impl Leases {
         }
     }
 
+    /// How often somebody was alone so far; stays the same while one has a lease.
+    pub(super) fn sweeps(&self) -> u64 {
+        self.state.lock().sweeps
+    }
+
     /// Waits until nobody has a lease, and nobody else is alone with the store.
     pub(super) fn exclusive(leases: &Arc<Self>) -> Alone {
         let mut state = leases.state.lock();
@@ -40,6 +47,7 @@ impl Leases {
             leases.changed.wait(&mut state);
         }
         state.exclusive = true;
+        state.sweeps += 1;
         drop(state);
         Alone {
             leases: Arc::clone(leases),

@@ -20,6 +20,9 @@ pub(super) const QUEUE_FRAMES_MAX: usize = 256;
 const QUEUE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of frames that wait for all peers together; at more, sending says that it is full.
 const QUEUES_BYTES_MAX: usize = 64 << 20;
+/// Bytes of frames that wait for one peer whatever waits for the others: some that take nothing must not
+/// keep the rest from hearing anything.
+const QUEUE_BYTES_MIN: usize = 160 << 10;
 
 /// A frame in a queue, counted until it is dropped.
 #[derive(Debug)]
@@ -125,7 +128,9 @@ impl Peers {
         if !reserve(own, bytes, QUEUE_BYTES_MAX) {
             return Err(SendError::Full);
         }
-        if !reserve(all, bytes, QUEUES_BYTES_MAX) {
+        if own.load(Ordering::Acquire) <= QUEUE_BYTES_MIN {
+            all.fetch_add(bytes, Ordering::AcqRel);
+        } else if !reserve(all, bytes, QUEUES_BYTES_MAX) {
             own.fetch_sub(bytes, Ordering::AcqRel);
             return Err(SendError::Full);
         }
@@ -135,5 +140,49 @@ impl Peers {
             mpsc::error::TrySendError::Full(_) => SendError::Full,
             mpsc::error::TrySendError::Closed(_) => SendError::NotConnected,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_that_take_nothing_do_not_keep_the_others_from_hearing_anything() {
+        let peers = Peers::default();
+        let insert = |number: u8| {
+            let key = PublicKey::Ed25519([number; 32]);
+            let info = Info {
+                peer: PeerId::random(),
+                address: String::new(),
+                agent: String::new(),
+                since: Instant::now(),
+                inbound: true,
+                rtt_ms: None,
+            };
+            (key, peers.insert(key, info))
+        };
+        let stuck: Vec<_> = (0..20).map(insert).collect();
+        for (key, _) in &stuck {
+            while peers.send(key, vec![0; FRAME_BYTES_MAX]).is_ok() {}
+        }
+        let (key, mut queue) = insert(20);
+        assert_eq!(
+            peers.send(&key, vec![0; FRAME_BYTES_MAX]),
+            Err(SendError::Full)
+        );
+        for _ in 0..3 {
+            assert_eq!(peers.send(&key, vec![0; 50 << 10]), Ok(()));
+        }
+        let mut more = 0;
+        while peers.send(&key, vec![0; 50 << 10]).is_ok() {
+            more += 1;
+        }
+        assert_eq!(more, 0, "a part, and no more");
+        drop(stuck);
+        assert_eq!(peers.send(&key, vec![0; FRAME_BYTES_MAX]), Ok(()));
+        queue.close();
+        while queue.try_recv().is_ok() {}
+        assert_eq!(peers.queued.load(Ordering::Acquire), 0);
     }
 }

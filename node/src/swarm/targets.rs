@@ -54,7 +54,10 @@ struct Target {
     /// What to resolve first, if anything.
     place: Option<Place>,
     addresses: Vec<Multiaddr>,
+    /// Who was found there, or is to be.
     peer: Option<PeerId>,
+    /// Whoever else answers there is not meant.
+    named: Option<PeerId>,
     state: State,
     failures: u32,
 }
@@ -133,6 +136,7 @@ impl Targets {
             place,
             addresses,
             peer,
+            named: peer,
             state: State::Waiting(from),
             failures: 0,
         });
@@ -212,6 +216,8 @@ impl Targets {
         };
         target.state = State::Waiting(now + back_off(target.failures));
         target.failures = target.failures.saturating_add(1);
+        // Where none was named, another node may stand there by now.
+        target.peer = target.named;
         let first = target.failures == 1;
         if target.kind == Kind::Once {
             self.targets.retain(|target| target.id != id);
@@ -315,6 +321,35 @@ mod tests {
             "{waits:?}"
         );
         assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(61)));
+    }
+
+    #[test]
+    fn a_place_is_dialled_again_whoever_stood_there_before_unless_a_peer_was_named() {
+        let mut targets = Targets::default();
+        let now = Instant::now();
+        let (first, named) = (PeerId::random(), PeerId::random());
+        let anybody = Place::parse("/ip4/127.0.0.1/tcp/9").unwrap();
+        let one = Place::parse(&format!("/ip4/127.0.0.1/tcp/8/p2p/{named}")).unwrap();
+        for place in [anybody, one] {
+            assert!(targets.add(place, Kind::Configured, now));
+        }
+        let attempts = targets.due(now, |_| false);
+        let connections = attempts.iter().zip([first, named]);
+        for (number, (attempt, peer)) in connections.enumerate() {
+            let connection = ConnectionId::new_unchecked(number);
+            targets.trying(attempt.id, connection);
+            targets.connected(connection, peer, now);
+        }
+        let lost = now + Duration::from_hours(1);
+        assert!(targets.due(lost, |_| false).is_empty());
+        let again = lost + BACK_OFF_MAX;
+        for attempt in targets.due(again, |_| false) {
+            targets.failed(attempt.id, again);
+        }
+        let later = again + BACK_OFF_MAX;
+        let peers = targets.due(later, |_| false).into_iter();
+        let peers: Vec<_> = peers.map(|attempt| attempt.peer).collect();
+        assert_eq!(peers, [None, Some(named)]);
     }
 
     #[test]

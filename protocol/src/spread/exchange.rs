@@ -19,6 +19,8 @@ use crate::record::{Record, RecordError};
 const WINDOW_RECORDS: usize = 512;
 /// Records to be asked for of one neighbour; what is more, the next comparison finds again.
 pub(super) const WANTS_MAX: usize = 1 << 16;
+/// The same of all neighbours together: each has its part of it.
+const WANTS_ALL_MAX: usize = 1 << 20;
 /// Records that the caller has to answer for; what is more is not taken, and asked for again.
 const TAKING_MAX: usize = 4_096;
 /// Bytes of the same.
@@ -198,10 +200,11 @@ impl Spread {
         let new: Vec<RecordId> = new
             .filter(|id| !self.is_settled(id) && !self.waits(now, id))
             .collect();
+        let part = WANTS_MAX.min(WANTS_ALL_MAX / self.peers.len().max(1));
         let Some(peer) = self.peers.get_mut(&key) else {
             return false;
         };
-        let room = WANTS_MAX - peer.wants.len();
+        let room = part.saturating_sub(peer.wants.len());
         let fits = new.len() <= room;
         for id in new.into_iter().take(room) {
             peer.has.insert(id, ());
@@ -222,6 +225,8 @@ impl Spread {
             return;
         }
         if busy && !peer.wants.is_empty() {
+            // All are asked once there is less to do; no time brings that nearer.
+            peer.ask_at = None;
             self.busy = true;
             return;
         }
@@ -262,14 +267,26 @@ impl Spread {
             }
             match self.asked.entry(id) {
                 Entry::Vacant(entry) => {
-                    entry.insert(key);
+                    entry.insert((key, now));
                     window.push(id);
                 }
-                Entry::Occupied(entry) if *entry.get() == key => {}
+                Entry::Occupied(entry) if entry.get().0 == key => {}
+                // Who sends one record now and then must not hold the others back.
+                Entry::Occupied(mut entry) if entry.get().1 + PATIENCE <= now => {
+                    entry.insert((key, now));
+                    window.push(id);
+                }
                 Entry::Occupied(_) => elsewhere.push(id),
             }
         }
         (window, elsewhere)
+    }
+
+    /// A neighbour will not send a record that it was asked for; another may have been asked since.
+    pub(super) fn asked_in_vain(&mut self, id: &RecordId, key: &PublicKey) {
+        if self.asked.get(id).is_some_and(|(of, _)| of == key) {
+            self.asked.remove(id);
+        }
     }
 
     /// Gives up what was asked for in vain, and asks for what is next.
@@ -278,12 +295,13 @@ impl Spread {
             return;
         };
         let in_vain = !peer.asked.is_empty() && peer.asked_until <= now;
+        let is_due = peer.ask_at.is_some_and(|at| at <= now);
         if in_vain {
             for id in std::mem::take(&mut peer.asked) {
-                self.asked.remove(&id);
+                self.asked_in_vain(&id, &key);
             }
         }
-        if in_vain || peer.ask_at.is_some_and(|at| at <= now) {
+        if in_vain || is_due {
             self.ask(now, key, out);
         }
     }

@@ -594,21 +594,68 @@ fn a_newcomer_takes_thousands_in_a_window_at_a_time_and_is_no_flood() {
     net.assert_equal();
 }
 
+/// Who is asked for records.
+fn asks(actions: &[Action]) -> Vec<PublicKey> {
+    let asked = |action: &Action| match action {
+        Action::Send(to, frame) if matches!(Message::decode(frame), Ok(Message::Want(_))) => {
+            Some(*to)
+        }
+        _ => None,
+    };
+    actions.iter().filter_map(asked).collect()
+}
+
+#[test]
+fn nothing_is_due_at_once_for_ever_while_the_caller_has_enough_to_do() {
+    let mut spread = greeted();
+    greet(&mut spread, 2);
+    let offer = Message::Offer(vec![RECORDS[0].id()]).encode();
+    for peer in [1, 2] {
+        spread.handle(Duration::ZERO, Input::Frame(key(peer), offer.clone()));
+    }
+    let later = Duration::from_secs(2);
+    spread.taking_bytes = 32 << 20;
+    spread.handle(later, Input::Tick);
+    assert!(spread.next_tick().is_some_and(|tick| tick > later));
+    assert!(spread.peers[&key(2)].ask_at.is_none());
+    spread.taking_bytes = 0;
+    spread.handle(later, Input::NotNow(RECORDS[1].id()));
+    let again = spread.peers[&key(2)].ask_at;
+    assert!(
+        again.is_some_and(|at| at > later),
+        "not forgotten: {again:?}"
+    );
+}
+
+#[test]
+fn who_sends_one_record_now_and_then_does_not_hold_the_others_back() {
+    let mut spread = greeted();
+    greet(&mut spread, 2);
+    let ids: Vec<_> = RECORDS[..9].iter().map(Record::id).collect();
+    let offer = Message::Offer(ids).encode();
+    for peer in [1, 2] {
+        spread.handle(Duration::ZERO, Input::Frame(key(peer), offer.clone()));
+    }
+    let mut asked = Vec::new();
+    for second in 1..13 {
+        let now = Duration::from_secs(second);
+        if second == 5 {
+            let frame = records_frame(&[RECORDS[0].envelope()]);
+            spread.handle(now, Input::Frame(key(1), frame));
+        }
+        asked.extend(asks(&spread.handle(now, Input::Tick)));
+    }
+    assert_eq!(asked, [key(2)]);
+    spread.handle(Duration::from_secs(13), Input::Disconnected(key(1)));
+    assert_eq!(spread.asked.len(), 8, "the other is still asked");
+}
+
 #[test]
 fn ids_asked_of_one_that_does_not_send_them_are_asked_of_another() {
     let mut spread = greeted();
     greet(&mut spread, 2);
     let id = RECORDS[0].id();
     let offer = Message::Offer(vec![id]).encode();
-    let asks = |actions: &[Action]| -> Vec<PublicKey> {
-        let asked = |action: &Action| match action {
-            Action::Send(to, frame) if matches!(Message::decode(frame), Ok(Message::Want(_))) => {
-                Some(*to)
-            }
-            _ => None,
-        };
-        actions.iter().filter_map(asked).collect()
-    };
     let first = spread.handle(Duration::ZERO, Input::Frame(key(1), offer.clone()));
     assert_eq!(asks(&first), [key(1)]);
     let second = spread.handle(Duration::ZERO, Input::Frame(key(2), offer));

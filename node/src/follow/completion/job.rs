@@ -2,12 +2,16 @@
 //!
 //! A peer names what is behind a head in one answer; that is a hint, and only what the walk then reaches
 //! counts. What the hint left out is asked for as the walk finds it missing.
+//!
+//! Nothing is kept from being swept while a peer is waited for, however slow that is: where a sweep came
+//! between, the walk begins anew, and fetches again what is gone.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_protocol::hash::{Blake3, RepositoryId};
 use cairn_protocol::key::PublicKey;
+use cairn_protocol::limits::HEAD_METADATA_MAX;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,18 +19,20 @@ use super::super::{Parts, blocking, own};
 use super::Wrong;
 use crate::blobs::TransferError;
 use crate::repos::{EntryKind, Outcome, Pending, Walk};
-use crate::store::{Lease, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Blobs asked for in one request.
 const BATCH_BLOBS: usize = 1024;
 /// Blobs that wait to be stored.
-const WAITING_BLOBS: usize = 8;
+const WAITING_BLOBS: usize = 2;
 /// Bytes that one sync makes durable.
 const COMMIT_BYTES: u64 = 8 << 20;
 /// Rounds of asking for exactly what is missing, before a hint is asked for, where an earlier head is whole.
 const ROUNDS_WITHOUT_HINT: u32 = 6;
 /// Bytes of hints that may turn out to be of no use; a peer that sends more is not asked for hints.
 const USELESS_BYTES_MAX: u64 = 256 << 20;
+/// Hashes of hints that one peer may give, a few times what a head may have.
+const HINTS_MAX: u64 = 4 * HEAD_METADATA_MAX;
 /// How long the look-up table is asked for other providers.
 const PROVIDERS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a repository that is whole but for its card is held back for it.
@@ -61,15 +67,18 @@ pub(super) struct Job {
     wrong: Wrong,
     repository: RepositoryId,
     sources: Vec<PublicKey>,
+    /// Nothing failed yet: the look-up table, which takes a while, is asked another time.
+    first: bool,
     stop: CancellationToken,
     fetched: u64,
 }
 
-/// A head's walk, and the lease that keeps what was fetched for it.
+/// A head's walk.
 struct Round {
     pending: Pending,
     walk: Option<Walk>,
-    _lease: Lease,
+    /// The store's sweeps when it began.
+    sweeps: u64,
 }
 
 impl Job {
@@ -78,6 +87,7 @@ impl Job {
         wrong: Wrong,
         repository: RepositoryId,
         sources: Vec<PublicKey>,
+        first: bool,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -85,6 +95,7 @@ impl Job {
             wrong,
             repository,
             sources,
+            first,
             stop,
             fetched: 0,
         }
@@ -118,15 +129,11 @@ impl Job {
     /// Whether the head is dealt with; `false` where no peer helped further.
     async fn complete(&mut self, pending: Pending) -> Result<bool, Failure> {
         let (store, access) = (self.parts.store.clone(), self.parts.access.clone());
-        let begun = blocking(move || {
-            let lease = store.lease();
-            Round {
-                pending,
-                walk: Some(Walk::new(store, access, pending.refs)),
-                _lease: lease,
-            }
-        });
-        let mut round = begun.await.ok_or(Failure::Stopped)?;
+        let mut round = Round {
+            pending,
+            sweeps: store.sweeps(),
+            walk: Some(Walk::new(store, access, pending.refs)),
+        };
         let mut outcome = self.walk(&mut round).await?;
         let mut asked = Vec::new();
         let mut providers = None;
@@ -135,7 +142,7 @@ impl Job {
             peers.extend(providers.iter().flatten().copied());
             let next = peers.into_iter().find(|peer| !asked.contains(peer));
             let Some(peer) = next else {
-                if providers.is_some() {
+                if providers.is_some() || self.first {
                     tracing::debug!(
                         repository = %self.repository,
                         missing = missing.len(),
@@ -160,7 +167,7 @@ impl Job {
         }
         match outcome {
             Outcome::Wrong(reason) => self.wrong.add(self.repository, pending.head, &reason),
-            _ => self.show(round, asked.last().copied()).await,
+            _ => self.show(round, asked.last().copied()).await?,
         }
         Ok(true)
     }
@@ -176,13 +183,19 @@ impl Job {
 
     async fn walk(&self, round: &mut Round) -> Result<Outcome, Failure> {
         let mut walk = round.walk.take().ok_or(Failure::Stopped)?;
-        let stop = self.stop.clone();
+        let (parts, stop) = (self.parts.clone(), self.stop.clone());
+        let (refs, before) = (round.pending.refs, round.sweeps);
         let gone = blocking(move || {
+            let _lease = parts.store.lease();
+            let sweeps = parts.store.sweeps();
+            if sweeps != before {
+                walk = Walk::new(parts.store.clone(), parts.access.clone(), refs);
+            }
             let outcome = walk.go_on(&|| stop.is_cancelled());
-            (walk, outcome)
+            (walk, sweeps, outcome)
         });
-        let (walk, outcome) = gone.await.ok_or(Failure::Stopped)?;
-        round.walk = Some(walk);
+        let (walk, sweeps, outcome) = gone.await.ok_or(Failure::Stopped)?;
+        (round.walk, round.sweeps) = (Some(walk), sweeps);
         Ok(outcome?)
     }
 
@@ -269,7 +282,7 @@ impl Job {
                 }
             }
             first.clear();
-            if is_last {
+            if is_last || skip > HINTS_MAX {
                 return Ok(());
             }
         }
@@ -309,8 +322,8 @@ impl Job {
         Ok(count)
     }
 
-    /// Shows the repository at a head that is whole.
-    async fn show(&self, round: Round, source: Option<PublicKey>) {
+    /// Shows the repository at a head that is whole; not where a sweep came between.
+    async fn show(&self, round: Round, source: Option<PublicKey>) -> Result<(), Failure> {
         if let Some(peer) = source.or(self.peers().first().copied()) {
             let card = tokio::time::timeout(CARD_PATIENCE, self.fetch_card(peer)).await;
             if let Ok(Err(error)) = card {
@@ -319,15 +332,17 @@ impl Job {
         }
         let (parts, repository) = (self.parts.clone(), self.repository);
         let shown = blocking(move || {
-            if let Some(walk) = &round.walk {
-                walk.publish();
-            }
+            let _lease = parts.store.lease();
+            let Some(walk) = round.walk.filter(|_| parts.store.sweeps() == round.sweeps) else {
+                return;
+            };
+            walk.publish();
             own::relate_heads(&parts, &repository);
             parts.repos.complete(repository, round.pending.head);
-            drop(round);
         });
-        shown.await;
+        shown.await.ok_or(Failure::Stopped)?;
         own::announce(&self.parts, self.repository).await;
+        Ok(())
     }
 
     /// Fetches the text that listings read the card from, where it isn't here.
