@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(text(&value, "a"), "-");
         assert_eq!(text(&value, "b"), "x, y");
         assert_eq!(text(&value, "c"), "3");
-        assert_eq!(speed(&value, "bytes"), "2.0 s, 2 MiB/s");
+        assert_eq!(speed(&value, "bytes"), "2.0 s, 2.0 MiB/s");
         assert_eq!(speed(&json!({"seconds": 0.012}), "bytes"), "12 ms");
     }
 }

@@ -288,9 +288,7 @@ impl Queue {
             let (next, other) = (self.turn, 1 - self.turn);
             self.turn = other;
             let repository = self.ready[next].pop_front();
-            let Some(repository) = repository.or_else(|| self.ready[other].pop_front()) else {
-                return None;
-            };
+            let repository = repository.or_else(|| self.ready[other].pop_front())?;
             let Some(wish) = self.wishes.get_mut(&repository) else {
                 continue;
             };
