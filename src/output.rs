@@ -123,12 +123,13 @@ pub(crate) fn pace(bytes: u64, seconds: f64) -> String {
     } else {
         format!("{seconds:.1} s")
     };
-    if seconds < 0.001 || bytes < 1 << 20 {
+    if seconds < 0.001 || bytes < 1 << 16 {
         return time;
     }
     #[allow(clippy::cast_precision_loss, reason = "it is shown with few digits")]
     let rate = bytes as f64 / seconds / 1_048_576.0;
-    format!("{time}, {rate:.0} MiB/s")
+    let digits = usize::from(rate < 10.0);
+    format!("{time}, {rate:.digits$} MiB/s")
 }
 
 /// `3 minutes ago`, for seconds since the Unix epoch.
@@ -214,7 +215,7 @@ mod tests {
         assert_eq!(text(&value, "a"), "-");
         assert_eq!(text(&value, "b"), "x, y");
         assert_eq!(text(&value, "c"), "3");
-        assert_eq!(speed(&value, "bytes"), "2.0 s, 2 MiB/s");
+        assert_eq!(speed(&value, "bytes"), "2.0 s, 2.0 MiB/s");
         assert_eq!(speed(&json!({"seconds": 0.012}), "bytes"), "12 ms");
     }
 }

@@ -278,7 +278,8 @@ fn not_fetched(error: &FetchError) -> Failure {
                 "free disk space or run `cairn gc`, and pull again: it goes on from there"
             }
             StoreError::CacheFull { .. } => {
-                "set a larger `cache_size`, free disk space, or `cairn pin` the repository, and pull again"
+                "free disk space, of which a tenth stays free where `cache_size` is not set, or set it, or \
+                 `cairn pin` the repository, and pull again"
             }
             _ => "`cairn doctor` and the node's log tell more",
         },

@@ -139,7 +139,7 @@ mod tests {
             "repository  k/a\n\
              commit      c0\n\
              signed by   ed25519:00, head 2\n\
-             files       3 files, 4.00 MiB; 2 files fetched, 3.00 MiB in 500 ms, 6 MiB/s\n\
+             files       3 files, 4.00 MiB; 2 files fetched, 3.00 MiB in 500 ms, 6.0 MiB/s\n\
              from        12D3: 3.00 MiB\n\
              verified    signature of the head, BLAKE3 of every piece, SHA-256 and git id of every file\n\
              where       /d (`--to DIR` writes the files out)\n\

@@ -91,6 +91,8 @@ class Node:
         (self.root / "cairn.toml").write_text(
             f'author_name = "{AUTHOR_NAME}"\nauthor_email = "{AUTHOR_EMAIL}"\n'
             f'listen = ["/ip4/127.0.0.1/tcp/0"]\nmdns = false\npeers = {json.dumps(self.peers)}\n'
+            # However full this machine's disk is.
+            'cache_size = "2GiB"\n'
             f"\n[aliases]\n{aliases}"
         )
         with self.log.open("ab") as log:
