@@ -496,7 +496,7 @@ mod tests {
     fn a_piece_that_is_lost_is_fetched_again_for_who_waits_for_it() {
         let mut download = new(100);
         download.handle(at(0), Event::Whole(false));
-        download.handle(at(0), Event::Wanted(vec![5..6]));
+        download.handle(at(0), Event::Wanted(std::iter::once(5..6).collect()));
         let actions = download.handle(at(0), Event::Offer(key(1), full(100)));
         assert_eq!(actions, [Action::Ask(key(1), 5..6)]);
         assert_eq!(answer(&mut download, at(1), key(1), 5..6), []);

@@ -76,6 +76,10 @@ pub(crate) fn repository(key: &SecretKey, name: &str, files: &[File]) -> Forged 
 }
 
 /// The same with something wrong, all of it well signed.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one part after the other, each named by the next"
+)]
 pub(crate) fn flawed(key: &SecretKey, name: &str, files: &[File], flaw: Flaw) -> Forged {
     let (mut blobs, mut metadata) = (BTreeMap::new(), Vec::new());
     let mut keep = |bytes: Vec<u8>| {

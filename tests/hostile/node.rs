@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Time within which whatever must happen has happened, on a loaded machine of two cores.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running `cairn up` in a folder of its own; killed when dropped.
 pub(crate) struct Node {

@@ -181,7 +181,9 @@ impl Client {
         Ok(tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let list = pieces.list();
-            let failed = |error: &StoreError| drop(not_here(hash, error));
+            let failed = |error: &StoreError| {
+                not_here(hash, error);
+            };
             // Encoding verifies it.
             let bytes = pieces.read_unverified(index).inspect_err(failed).ok()?;
             encode_piece(index, &bytes, list, &ranges).or_else(|| {

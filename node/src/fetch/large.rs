@@ -223,8 +223,8 @@ impl Job {
             tokio::select! {
                 biased;
                 () = self.inner.stop.cancelled() => return Err(FetchError::Stopped.into()),
-                turn = read, if self.entry.is_read() => break turn.map(|_place| Turn::Read { _place }),
-                turn = &mut bulk => break turn.map(|_place| Turn::Bulk { _place }),
+                turn = read, if self.entry.is_read() => break turn.map(|place| Turn::Read { _place: place }),
+                turn = &mut bulk => break turn.map(|place| Turn::Bulk { _place: place }),
                 () = self.entry.attention.notified() => {}
             }
         };

@@ -309,11 +309,11 @@ impl Batch {
                     // The smallest go into the log, and need no room.
                     let needs_room = waits.entry.size >= FLAT_BYTES_MIN
                         && !(self.inner.cache).is_kept(waits.entry.first.repository.as_ref());
-                    if !needs_room {
+                    if needs_room {
+                        end(&self.inner, &waits.entry, Err(error.clone()));
+                    } else {
                         let hash = waits.entry.hash;
                         self.missing.entry(hash).or_default().push(waits);
-                    } else {
-                        end(&self.inner, &waits.entry, Err(error.clone()));
                     }
                 }
                 Vec::new()

@@ -30,8 +30,8 @@ const COMMIT_BYTES: u64 = 8 << 20;
 const ROUNDS_WITHOUT_HINT: u32 = 6;
 /// Bytes of hints that may turn out to be of no use; a peer that sends more is parted from.
 const USELESS_BYTES_MAX: u64 = 64 << 20;
-/// Hashes of hints that one peer may give, a few times what a head may have.
-const HINTS_MAX: u64 = 4 * HEAD_METADATA_MAX;
+/// Hashes of hints for one head; what lies beyond is found by walking.
+const HINTS_MAX: u64 = 1 << 20;
 /// For how long a peer is refused that sent wrong bytes or endless hints.
 const REFUSE_LIAR: Duration = Duration::from_mins(30);
 /// How long the look-up table is asked for other providers.
