@@ -18,9 +18,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const STREAMS_MAX: u32 = 64;
 /// Bytes of one stream that a peer may send ahead of what is read. Not more: noq breaks a connection off
 /// whose stream has over 1,024 gaps, which so many bytes can't have, were every second packet lost.
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// More than two pieces: see `get`.
+const STREAM_WINDOW_BYTES: u32 = (2 << 20) + (128 << 10);
 /// Bytes of all streams of one connection that a peer may send ahead of what is read.
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 10 << 20;
 /// Bytes of one connection that are sent and not acknowledged.
 const SEND_WINDOW_BYTES: u64 = 4 << 20;
 /// Largest datagram that is tried: what Ethernet carries over IPv4. The endpoint takes no larger ones.

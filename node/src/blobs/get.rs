@@ -4,6 +4,7 @@
 //! are passed over: a piece is verified against the file's list, a blob against its hash, in one pass at
 //! full speed, before anybody sees it.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use bao_tree::io::sync::truncate_ranges;
@@ -17,7 +18,7 @@ use cairn_protocol::piece::{PieceList, piece_count, piece_len};
 use cairn_protocol::transfer::Held;
 use iroh_blobs::Hash;
 use iroh_blobs::protocol::{ChunkRangesSeq, GetManyRequest, GetRequest, Request};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::encode::GROUP;
 use super::pool::Stream;
@@ -27,6 +28,9 @@ use crate::buffers::Buffer;
 
 /// Chunks of 1 KiB in a piece.
 const PIECE_CHUNKS: u64 = PIECE_BYTES / 1024;
+/// Pieces that one stream is asked for: all of them fit its window, so that one that is read later never
+/// looks to its sender as if nobody read it.
+const STREAM_PIECES: u64 = 2;
 /// Pieces whose values one request asks for.
 const LIST_STEP: u64 = 1_000;
 /// A blob that says it is larger takes its memory from what all such may have together.
@@ -80,17 +84,53 @@ impl Inner {
         if pieces.is_empty() {
             return Ok(());
         }
-        let chunks = ChunkNum(pieces.start * PIECE_CHUNKS)..ChunkNum(pieces.end * PIECE_CHUNKS);
-        let ranges = ChunkRanges::from(chunks);
-        let mut stream = self.get_ranges(peer, &hash, ranges.clone()).await?;
-        let mut reading = self.reading(&peer, &mut stream);
-        read_size(&mut reading, size).await?;
-        let mut leaves = Leaves::new(size, &ranges);
+        // Read in order, one after the other: what comes on the later ones waits in their windows.
+        let mut streams: VecDeque<(_, ChunkRanges, Option<OwnedSemaphorePermit>, Stream)> =
+            VecDeque::new();
+        let mut asked = pieces.start;
+        loop {
+            while asked < pieces.end {
+                let ahead = match streams.front() {
+                    None => None,
+                    Some((.., first)) => match first.ask_ahead() {
+                        None => break,
+                        ahead => ahead,
+                    },
+                };
+                let part = asked..pieces.end.min(asked + STREAM_PIECES);
+                let chunks = ChunkNum(part.start * PIECE_CHUNKS)..ChunkNum(part.end * PIECE_CHUNKS);
+                let ranges = ChunkRanges::from(chunks);
+                let stream = self.get_ranges(peer, &hash, ranges.clone()).await?;
+                asked = part.end;
+                streams.push_back((part, ranges, ahead, stream));
+            }
+            let Some((part, ranges, ahead, mut stream)) = streams.pop_front() else {
+                return Ok(());
+            };
+            drop(ahead);
+            let mut reading = self.reading(&peer, &mut stream);
+            self.read_pieces(&mut reading, &hash, list, part, &ranges, &into)
+                .await?;
+        }
+    }
+
+    async fn read_pieces(
+        &self,
+        reading: &mut Reading<'_>,
+        hash: &Blake3,
+        list: &PieceList,
+        pieces: Range<u64>,
+        ranges: &ChunkRangesRef,
+        into: &mpsc::Sender<Piece>,
+    ) -> Result<(), TransferError> {
+        let size = list.size();
+        read_size(reading, size).await?;
+        let mut leaves = Leaves::new(size, ranges);
         for index in pieces {
             let len = piece_len(index, size).expect("invariant: the range ends with the file");
             let mut bytes =
                 Buffer::new(usize::try_from(len).expect("invariant: a piece fits memory"));
-            leaves.read(&mut reading, &mut bytes).await?;
+            leaves.read(reading, &mut bytes).await?;
             if !list.verify(index, &bytes) {
                 return Err(TransferError::Lied(format!("piece {index} of {hash}")));
             }

@@ -14,6 +14,7 @@ use iroh::endpoint::{
 use iroh::{Endpoint, EndpointAddr};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::{TransferError, endpoint};
@@ -24,6 +25,10 @@ const PEERS_MAX: usize = 4_096;
 const ADDRESSES_MAX: usize = 8;
 /// Connections that are kept; when all are in use, a further peer can't be reached.
 const CONNECTIONS_MAX: usize = 256;
+/// Streams of one connection that are asked for before they are read. With none the sender would wait each
+/// time that we are busy. All that comes on them fits the connection's window beside what is being read: or
+/// else they might fill it, and what is read first could not come.
+const AHEAD_MAX: usize = 3;
 /// Time that a handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that a stream may take to open: as long as a peer lets all its streams be in use.
@@ -50,6 +55,7 @@ struct Slot {
     /// Locked while it is dialled, so that there is one dial at a time.
     connection: tokio::sync::Mutex<Option<Connection>>,
     used: Mutex<Instant>,
+    ahead: Arc<Semaphore>,
 }
 
 /// One request's stream; its connection is not closed for idleness meanwhile.
@@ -58,6 +64,13 @@ pub(super) struct Stream {
     pub(super) send: SendStream,
     pub(super) recv: RecvStream,
     slot: Arc<Slot>,
+}
+
+impl Stream {
+    /// Leave to open another one on its connection, to be read after this; held until it is read.
+    pub(super) fn ask_ahead(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.slot.ahead).try_acquire_owned().ok()
+    }
 }
 
 impl Drop for Stream {
@@ -174,6 +187,7 @@ impl Pool {
         let slot = Arc::new(Slot {
             connection: tokio::sync::Mutex::default(),
             used: Mutex::new(Instant::now()),
+            ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
         });
         slots.insert(route, Arc::clone(&slot));
         Ok(slot)

@@ -243,6 +243,9 @@ impl Client {
     }
 
     async fn request(self: Arc<Self>, mut send: SendStream, mut recv: RecvStream, own: bool) {
+        // What was asked first is sent first: whoever asks for several things waits for them in order.
+        let order = i32::try_from(send.id().index()).unwrap_or(i32::MAX);
+        send.set_priority(-order).ok();
         let answered = self.answer(&mut send, &mut recv, own).await;
         match answered {
             Ok(()) | Err(Cut::NotHere) => {
