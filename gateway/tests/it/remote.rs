@@ -39,6 +39,8 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 fn spawn(data: &Path, network: NetworkConfig) -> Node {
     let config = NodeConfig {
         network: Some(network),
+        // However full the disk is.
+        cache_bytes: Some(1 << 30),
         ..NodeConfig::new(data)
     };
     Node::spawn(config).unwrap()
