@@ -6,7 +6,8 @@ use std::time::Duration;
 use cairn_protocol::key::{PublicKey, SecretKey};
 use cairn_protocol::transfer;
 use iroh::endpoint::{
-    IdleTimeout, MtuDiscoveryConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+    AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, PortmapperConfig, QuicTransportConfig,
+    VarInt, presets,
 };
 use iroh::{Endpoint, EndpointId, RelayMode};
 
@@ -26,6 +27,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 10 << 20;
 const SEND_WINDOW_BYTES: u64 = 4 << 20;
 /// Largest datagram that is tried: what Ethernet carries over IPv4. The endpoint takes no larger ones.
 const DATAGRAM_BYTES_MAX: u16 = 1472;
+
+/// Packets that the other end may take before it acknowledges them: each acknowledgement costs both ends.
+const PACKETS_PER_ACK: u32 = 10;
 
 /// Binds; no relay, no name service, no address look-up, no port mapping.
 pub(super) async fn bind(
@@ -66,6 +70,8 @@ pub(super) async fn bind(
 fn transport() -> QuicTransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(DATAGRAM_BYTES_MAX);
+    let mut acknowledge = AckFrequencyConfig::default();
+    acknowledge.ack_eliciting_threshold(VarInt::from_u32(PACKETS_PER_ACK));
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("invariant: 30 s fit a variable integer");
     QuicTransportConfig::builder()
         .max_idle_timeout(Some(idle))
@@ -76,6 +82,7 @@ fn transport() -> QuicTransportConfig {
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
         .mtu_discovery_config(Some(mtu))
+        .ack_frequency_config(Some(acknowledge))
         .build()
 }
 
