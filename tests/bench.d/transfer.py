@@ -134,7 +134,8 @@ def run_remote(bench, folder: Path):
     size = bench.size(TRANSFER_BYTES, 16 * MIB)
     source = folder / "model"
     source.mkdir()
-    file = source / "model.safetensors"
+    # Not safetensors: of those the gateway fetches the header as soon as somebody asks for the repository.
+    file = source / "model.bin"
     # Smaller ones first, of which each round leaves one in both stores.
     fill(file, bench.size(FIRST_FILE_BYTES, 16 * MIB))
     firsts, through, pulled = [], [], []
@@ -142,14 +143,14 @@ def run_remote(bench, folder: Path):
         for _ in range(bench.size(FIRST_BYTES_ASKED, 2)):
             renew(file)
             repo = pair.publish(source, "first")
-            path = pair.sink.gateway.file_path(repo, "main", "model.safetensors")
+            path = pair.sink.gateway.file_path(repo, "main", "model.bin")
             firsts.append(first_byte(pair.sink.gateway, path))
         fill(file, size)
 
         def by_gateway():
             connection = pair.sink.gateway.connect(seconds=120)
             repo = pair.publish(source, "through")
-            path = pair.sink.gateway.file_path(repo, "main", "model.safetensors")
+            path = pair.sink.gateway.file_path(repo, "main", "model.bin")
             settle()
             begin = time.monotonic()
             connection.request("GET", path)
