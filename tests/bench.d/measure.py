@@ -1,5 +1,6 @@
 """What every group measures with: time, CPU, medians, and the table of results."""
 
+import mmap
 import os
 import shutil
 import statistics
@@ -127,9 +128,18 @@ def timed(call) -> float:
     return time.monotonic() - start
 
 
-def settle():
-    """Writes out what is dirty, so that no one pays for what another one wrote."""
+def settle(warm: int = 0):
+    """Writes out what is dirty, so that no one pays for what another one wrote.
+
+    And touches `warm` bytes of free memory. A virtual machine may give memory that was freed back to its
+    host within seconds, and whoever writes to it next pays for getting it again: far more than for the
+    writing, and by chance the one or the other of two that are compared.
+    """
     os.sync()
+    if warm:
+        with mmap.mmap(-1, warm) as memory:
+            for at in range(0, warm, mmap.PAGESIZE):
+                memory[at] = 1
 
 
 def check(command, **options):
