@@ -51,6 +51,8 @@ pub(in super::super) struct State {
     reserve_bytes: u64,
     /// Held for reading by who writes pieces, for writing by who ends that.
     pub(super) gate: RwLock<()>,
+    /// Held by who writes bytes.
+    writing: Mutex<()>,
     progress: Mutex<Progress>,
     pub(super) ledger: Mutex<Ledger>,
     order: Mutex<Order>,
@@ -215,6 +217,7 @@ impl Start {
             file,
             reserve_bytes: self.reserve_bytes,
             gate: RwLock::default(),
+            writing: Mutex::default(),
             progress: Mutex::new(Progress {
                 phase: Phase::Open,
                 held,
@@ -343,8 +346,12 @@ impl State {
             }
         }
         leave_reserve(&*self.files, &self.places, len, self.reserve_bytes)?;
-        self.files
-            .write_all_vectored_at(&self.file, parts, index * PIECE_BYTES)?;
+        {
+            // The system lets one write to a file at a time, and has others spin until then.
+            let _alone = self.writing.lock();
+            self.files
+                .write_all_vectored_at(&self.file, parts, index * PIECE_BYTES)?;
+        }
         let behind_bytes = {
             let mut progress = self.progress.lock();
             if progress.held.insert(index) {
