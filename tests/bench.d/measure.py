@@ -1,10 +1,10 @@
 """What every group measures with: time, CPU, medians, and the table of results."""
 
-import mmap
 import os
 import shutil
 import statistics
 import subprocess
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -128,18 +128,18 @@ def timed(call) -> float:
     return time.monotonic() - start
 
 
-def settle(warm: int = 0):
+def settle(warm: int = 0, folder: Path = None):
     """Writes out what is dirty, so that no one pays for what another one wrote.
 
-    And touches `warm` bytes of free memory. A virtual machine may give memory that was freed back to its
-    host within seconds, and whoever writes to it next pays for getting it again: far more than for the
-    writing, and by chance the one or the other of two that are compared.
+    And gets `warm` bytes of page cache ready, by a file in a folder. A virtual machine may give memory that
+    is free for two seconds back to its host, and whoever writes to it next pays for getting it again: ten
+    times what the writing takes, and by chance the one or the other of two that are compared.
     """
     os.sync()
     if warm:
-        with mmap.mmap(-1, warm) as memory:
-            for at in range(0, warm, mmap.PAGESIZE):
-                memory[at] = 1
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for _ in range(0, warm, MIB):
+                file.write(bytes(MIB))
 
 
 def check(command, **options):

@@ -102,7 +102,7 @@ def fetch_by_ours(folder: Path, source: Path):
     try:
         with Pair(stores) as pair:
             repo = pair.publish(source, "model")
-            settle(warm=2 * size)
+            settle(warm=2 * size, folder=folder)
             before, begin = pair.cpu(), time.monotonic()
             pulled = pair.sink.json("pull", repo)
             taken, used = time.monotonic() - begin, pair.cpu() - before
@@ -122,7 +122,7 @@ def fetch_by_peer(folder: Path, file: Path):
     )
     try:
         hash_, id_, address = serving.stdout.readline().split()
-        settle(warm=2 * file.stat().st_size)
+        settle(warm=2 * file.stat().st_size, folder=folder)
         before = cpu_seconds(serving.pid)
         children = os.times()
         printed = check([program, "get", stores / "sink", hash_, id_, address])
@@ -159,7 +159,7 @@ def run_remote(bench, folder: Path):
             connection = pair.sink.gateway.connect(seconds=120)
             repo = pair.publish(source, "through")
             path = pair.sink.gateway.file_path(repo, "main", "model.bin")
-            settle()
+            settle(warm=2 * size, folder=folder)
             begin = time.monotonic()
             connection.request("GET", path)
             response, got = connection.getresponse(), 0
@@ -172,7 +172,7 @@ def run_remote(bench, folder: Path):
 
         def by_pull():
             repo = pair.publish(source, "pulled")
-            settle()
+            settle(warm=2 * size, folder=folder)
             begin = time.monotonic()
             pair.sink.json("pull", repo)
             pulled.append(time.monotonic() - begin)
