@@ -1,15 +1,18 @@
 //! The data plane: iroh-blobs' protocol over iroh QUIC on our own store, asking and serving.
 //!
 //! One endpoint, one key (the node's), two protocols on it: iroh-blobs' for bytes, and
-//! [`cairn_protocol::transfer`] for who holds what. No relay and no name service: peers are reached at the
-//! addresses that [`Blobs::meet`] was told.
+//! [`cairn_protocol::transfer`] for who holds what. Pieces of files come over TCP where the peer can be
+//! reached so, which costs half. No relay and no name service: peers are reached at the addresses that
+//! [`Blobs::meet`] was told.
 
 mod answer;
 mod ask;
 mod closure;
+mod connections;
 mod encode;
 mod endpoint;
 mod get;
+mod http;
 mod pool;
 mod provide;
 mod rate;
@@ -93,6 +96,7 @@ pub(crate) struct Blobs {
 #[derive(Debug)]
 struct Inner {
     pool: Pool,
+    http: http::Peers,
     ports: Vec<u16>,
     traffic: Arc<Traffic>,
     download_rate: Option<Rate>,
@@ -121,7 +125,9 @@ impl Blobs {
         may_read: MayRead,
         stop: CancellationToken,
     ) -> Result<Self, TransferError> {
-        let endpoint = endpoint::bind(&config.bind, key).await?;
+        let identity = http::Identity::new(key)
+            .map_err(|error| TransferError::Unreachable(format!("TLS: {error}")))?;
+        let (endpoint, listeners) = endpoint::bind(&config.bind, key).await?;
         let mut ports: Vec<u16> = endpoint
             .bound_sockets()
             .iter()
@@ -141,36 +147,52 @@ impl Blobs {
         );
         let inner = Arc::new(Inner {
             pool: Pool::new(endpoint.clone()),
+            http: http::Peers::new(identity.clone()),
             ports,
             traffic,
             download_rate: config.download_rate.map(Rate::new),
             large: Semaphore::new(LARGE_KIB_MAX),
         });
-        tokio::spawn(Arc::new(server).run(endpoint, stop.clone()));
+        let server = Arc::new(server);
+        let by_http = http::run(Arc::clone(&server), listeners, identity, stop.clone());
+        tokio::spawn(by_http);
+        tokio::spawn(server.run(endpoint, stop.clone()));
         let tidied = Arc::downgrade(&inner);
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             loop {
                 tokio::time::sleep(TIDY_INTERVAL).await;
                 let Some(inner) = tidied.upgrade() else { break };
                 inner.pool.close_idle();
+                inner.http.close_idle();
             }
         }));
         Ok(Self { inner })
     }
 
-    /// UDP ports that peers can reach it at.
+    /// Ports, of UDP and TCP, that peers can reach it at.
     pub(crate) fn ports(&self) -> Vec<u16> {
         self.inner.ports.clone()
     }
 
     /// Takes note of where a peer's blobs are served.
     pub(crate) fn meet(&self, peer: PublicKey, addresses: Vec<SocketAddr>) {
+        self.inner.http.meet(&peer);
         self.inner.pool.meet(peer, addresses);
     }
 
     /// Takes note that a peer may be gone: requests to it under way end soon unless it shows a sign of life.
     pub(crate) fn doubt(&self, peer: PublicKey) {
         self.inner.pool.doubt(peer);
+        if let Some(gone) = self.inner.http.doubt(&peer) {
+            let seen = self.moved(&peer);
+            let blobs = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(pool::DOUBT_TIME).await;
+                if blobs.moved(&peer) == seen {
+                    gone.cancel();
+                }
+            });
+        }
     }
 
     /// What a peer holds of each of these blobs.
@@ -246,7 +268,14 @@ impl Blobs {
         pieces: std::ops::Range<u64>,
         into: mpsc::Sender<Piece>,
     ) -> Result<(), TransferError> {
-        self.inner.pieces(peer, hash, &list, pieces, into).await
+        let inner = &self.inner;
+        let (by_http, to) = (pieces.clone(), into.clone());
+        let by_http = inner.pieces_by_http(peer, &hash, &list, by_http, &to);
+        match Box::pin(by_http).await {
+            Err(TransferError::Unreachable(_)) => {}
+            ended => return ended,
+        }
+        inner.pieces(peer, hash, &list, pieces, into).await
     }
 
     /// Bytes that were read from a peer since the start, whatever they are: whether it moves.

@@ -135,7 +135,7 @@ impl Network {
     }
 }
 
-/// The UDP port for contents: the one after the first port that is listened on, so that a firewall can be
+/// The port for contents, UDP and TCP: the one after the first port that is listened on, so that a firewall can be
 /// told; 0 where that is left to the system.
 fn blobs_port(listen: &[String]) -> u16 {
     let named = listen.iter().find_map(|address| {

@@ -11,7 +11,9 @@ use iroh::endpoint::{
 };
 use iroh::{Endpoint, EndpointId, RelayMode};
 
-use super::TransferError;
+use tokio::net::TcpListener;
+
+use super::{TransferError, http};
 
 /// A connection without a sign of life is given up after this.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,11 +33,14 @@ const DATAGRAM_BYTES_MAX: u16 = 1472;
 /// Packets that the other end may take before it acknowledges them: each acknowledgement costs both ends.
 const PACKETS_PER_ACK: u32 = 10;
 
-/// Binds; no relay, no name service, no address look-up, no port mapping.
+/// How often a free port is looked for.
+const PORT_ATTEMPTS: u32 = 8;
+
+/// Binds, each address over UDP and TCP; no relay, no name service, no address look-up, no port mapping.
 pub(super) async fn bind(
     addresses: &[SocketAddr],
     key: &SecretKey,
-) -> Result<Endpoint, TransferError> {
+) -> Result<(Endpoint, Vec<TcpListener>), TransferError> {
     let failed = |error: String| TransferError::Unreachable(format!("bind: {error}"));
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(iroh::SecretKey::from_bytes(&key.seed()))
@@ -47,24 +52,52 @@ pub(super) async fn bind(
         .alpns(vec![iroh_blobs::ALPN.to_vec(), transfer::ALPN.to_vec()])
         .clear_ip_transports();
     let any = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))];
+    let mut listeners = Vec::new();
     for address in if addresses.is_empty() {
         &any
     } else {
         addresses
     } {
         let mut address = *address;
-        if std::net::UdpSocket::bind(address).is_err() {
-            tracing::info!(%address, "the UDP port for contents is taken: it is a free one now");
-            address.set_port(0);
+        match listen(address) {
+            Ok((free, listener)) => {
+                address = free;
+                listeners.push(listener);
+            }
+            Err(error) => {
+                tracing::warn!(%address, %error, "contents go over QUIC alone");
+                address.set_port(0);
+            }
         }
         builder = builder
             .bind_addr(address)
             .map_err(|error| failed(format!("{address}: {error}")))?;
     }
-    builder
-        .bind()
-        .await
-        .map_err(|error| failed(format!("{error:#}")))
+    let endpoint = builder.bind().await;
+    let endpoint = endpoint.map_err(|error| failed(format!("{error:#}")))?;
+    Ok((endpoint, listeners))
+}
+
+/// Listens on a TCP port whose number is free for UDP as well: this one, or any where it is taken.
+fn listen(mut address: SocketAddr) -> std::io::Result<(SocketAddr, TcpListener)> {
+    let mut attempts = PORT_ATTEMPTS;
+    loop {
+        attempts -= 1;
+        let listening = http::listen(address).and_then(|listener| {
+            let free = SocketAddr::new(address.ip(), listener.local_addr()?.port());
+            std::net::UdpSocket::bind(free)?;
+            Ok((free, listener))
+        });
+        match listening {
+            Err(error) if attempts > 0 => {
+                if address.port() != 0 {
+                    tracing::info!(%address, %error, "the port for contents is taken: it is a free one now");
+                }
+                address.set_port(0);
+            }
+            ended => return ended,
+        }
+    }
 }
 
 fn transport() -> QuicTransportConfig {

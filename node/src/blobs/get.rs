@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::encode::GROUP;
 use super::pool::Stream;
+use super::traffic::Counts;
 use super::wire::{Reading, StreamError};
 use super::{Inner, Piece, TransferError};
 use crate::buffers::Buffer;
@@ -131,15 +132,48 @@ impl Inner {
             let mut bytes =
                 Buffer::new(usize::try_from(len).expect("invariant: a piece fits memory"));
             leaves.read(reading, &mut bytes).await?;
-            if !list.verify(index, &bytes) {
-                return Err(TransferError::Lied(format!("piece {index} of {hash}")));
-            }
-            reading.counts.add_taken(len);
-            let parts = vec![bytes.freeze()];
-            into.send(Piece { index, parts })
-                .await
-                .map_err(|_| gone())?;
+            verified(&reading.counts, hash, list, index, bytes, into).await?;
         }
+        Ok(())
+    }
+
+    /// The same as [`Self::pieces`], over TCP; [`TransferError::Unreachable`] where that peer can't be asked
+    /// so now, of whom nothing came then.
+    pub(super) async fn pieces_by_http(
+        &self,
+        peer: PublicKey,
+        hash: &Blake3,
+        list: &PieceList,
+        pieces: Range<u64>,
+        into: &mpsc::Sender<Piece>,
+    ) -> Result<(), TransferError> {
+        let size = list.size();
+        let pieces = pieces.start..pieces.end.min(piece_count(size));
+        let bytes = pieces.start * PIECE_BYTES..size.min(pieces.end * PIECE_BYTES);
+        if bytes.is_empty() {
+            return Err(TransferError::Unreachable("it has no bytes".to_owned()));
+        }
+        let addresses = self.pool.addresses(&peer).unwrap_or_default();
+        let mut answer = self.http.ask(peer, &addresses, hash, bytes).await?;
+        if answer.size != size {
+            return Err(other_size(size, answer.size));
+        }
+        let come = answer.bytes.end;
+        let counts = self.traffic.of(&peer);
+        let mut reading = Reading::new(&mut answer, self.download_rate.as_ref(), counts);
+        for index in pieces {
+            let len = piece_len(index, size).expect("invariant: the range ends with the file");
+            if index * PIECE_BYTES + len > come {
+                // It has no more of it.
+                return Err(TransferError::Absent);
+            }
+            let mut bytes =
+                Buffer::new(usize::try_from(len).expect("invariant: a piece fits memory"));
+            let read = reading.fill(&mut bytes).await;
+            read.map_err(StreamError::of_transfer)?;
+            verified(&reading.counts, hash, list, index, bytes, into).await?;
+        }
+        self.http.keep(&peer, answer);
         Ok(())
     }
 
@@ -326,6 +360,28 @@ impl Inner {
     }
 }
 
+/// Hands a piece on, if it is what the list says.
+async fn verified(
+    counts: &Counts,
+    hash: &Blake3,
+    list: &PieceList,
+    index: u64,
+    bytes: Buffer,
+    into: &mpsc::Sender<Piece>,
+) -> Result<(), TransferError> {
+    if !list.verify(index, &bytes) {
+        return Err(TransferError::Lied(format!("piece {index} of {hash}")));
+    }
+    counts.add_taken(bytes.len() as u64);
+    let parts = vec![bytes.freeze()];
+    let piece = Piece { index, parts };
+    into.send(piece).await.map_err(|_| gone())
+}
+
+fn other_size(expected: u64, said: u64) -> TransferError {
+    TransferError::Lied(format!("it has {expected} bytes, the peer says {said}"))
+}
+
 async fn read_size(reading: &mut Reading<'_>, expected: u64) -> Result<(), TransferError> {
     let mut size = [0; 8];
     reading
@@ -334,8 +390,7 @@ async fn read_size(reading: &mut Reading<'_>, expected: u64) -> Result<(), Trans
         .map_err(StreamError::of_transfer)?;
     let size = u64::from_le_bytes(size);
     if size != expected {
-        let reason = format!("it has {expected} bytes, the peer says {size}");
-        return Err(TransferError::Lied(reason));
+        return Err(other_size(expected, size));
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection that nobody used for so long is closed.
 const IDLE_MAX: Duration = Duration::from_mins(1);
 /// A connection in doubt must show a sign of life within this: longer than the endpoint's heartbeat of 5 s.
-const DOUBT_TIME: Duration = Duration::from_secs(7);
+pub(super) const DOUBT_TIME: Duration = Duration::from_secs(7);
 
 type Route = (PublicKey, &'static [u8]);
 
@@ -104,6 +104,11 @@ impl Pool {
         for alpn in [iroh_blobs::ALPN, transfer::ALPN] {
             self.foreign.remove(&(peer, alpn));
         }
+    }
+
+    /// Where a peer is, as it said.
+    pub(super) fn addresses(&self, peer: &PublicKey) -> Option<Arc<[SocketAddr]>> {
+        self.addresses.get(peer).filter(|known| !known.is_empty())
     }
 
     /// Leaves the connections to a peer, of whom there is reason to think that it is gone: who asks next
@@ -212,7 +217,7 @@ impl Pool {
         }
         let id = endpoint::endpoint_id(&peer)
             .ok_or_else(|| unreachable("its key is of another kind than a node's".to_owned()))?;
-        let addresses = self.addresses.get(&peer).filter(|known| !known.is_empty());
+        let addresses = self.addresses(&peer);
         let addresses =
             addresses.ok_or_else(|| unreachable("no address is known of it".to_owned()))?;
         let address = addresses.iter().fold(EndpointAddr::new(id), |to, address| {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bao_tree::ChunkRanges;
 use bytes::Bytes;
 use cairn_protocol::hash::Blake3;
-use cairn_protocol::limits::{HASH_SEQUENCE_BYTES_MAX, LOOKUP_HASHES_MAX, RANGES_BYTES_MAX};
+use cairn_protocol::limits::{
+    HASH_SEQUENCE_BYTES_MAX, LOOKUP_HASHES_MAX, PIECE_BYTES, RANGES_BYTES_MAX,
+};
 use iroh::endpoint::SendStream;
 use iroh_blobs::Hash;
 use iroh_blobs::protocol::{ERR_LIMIT, ERR_PERMISSION, GetManyRequest, GetRequest, Request};
@@ -17,7 +19,7 @@ use super::wire::Writing;
 use crate::store::{Pieces, StoreError};
 
 /// A piece of which less than this part is sent counts as waste.
-const WASTE_PART: usize = 8;
+const WASTE_PART: u64 = 8;
 
 /// A piece on its way from the disk.
 struct Ahead {
@@ -204,11 +206,16 @@ impl Client {
         if !ready.head.is_empty() {
             chunks.insert(0, ready.head.into());
         }
-        if bytes < (1 << 20) / WASTE_PART {
+        if is_waste(bytes as u64) {
             self.waste.take(1).await;
         }
         Ok(writing.write(&mut chunks).await?)
     }
+}
+
+/// Whether so many bytes are little for a piece that is read and hashed for them.
+pub(super) fn is_waste(bytes: u64) -> bool {
+    bytes < PIECE_BYTES / WASTE_PART
 }
 
 fn blake3(hash: &Hash) -> Blake3 {

@@ -1,6 +1,5 @@
 //! Serving: who may connect, how many requests are answered at once, and for how long one is waited for.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use cairn_protocol::limits::TRANSFER_REQUEST_BYTES_MAX;
 use cairn_protocol::transfer;
 use iroh::Endpoint;
 use iroh::endpoint::{Connection, Incoming, RecvStream, SendStream, VarInt};
-use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
@@ -18,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{Connections, Entered};
 use super::encode::Pyramid;
 use super::rate::Rate;
 use super::traffic::Traffic;
@@ -29,11 +28,10 @@ use crate::store::Store;
 const CONNECTIONS_MAX: usize = 256;
 /// From so many on, an address has to prove that it can be reached before a handshake costs us more.
 const CONNECTIONS_TRUSTED: usize = 64;
-/// Connections of one peer: two protocols, and each again while an old one ends. A further one ends the
-/// oldest: one that was cut off by a crash at the other end is not waited for.
+/// Connections of one peer: two protocols, and each again while an old one ends.
 const PEER_CONNECTIONS_MAX: usize = 4;
 /// Time that a handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection on which nothing was asked for so long is closed.
 const CONNECTION_IDLE_MAX: Duration = Duration::from_mins(2);
 /// Requests that are read at once; reading one takes a round trip, or until the timeout.
@@ -65,9 +63,8 @@ pub(super) struct Server {
     pub(super) trees: Cache<Blake3, Arc<Pyramid>, TreeWeighter>,
     pub(super) closures: closure::Closures,
     reading: Semaphore,
-    answering: Semaphore,
-    /// Connections of each peer, the newest last.
-    peers: Mutex<HashMap<PublicKey, VecDeque<Connection>>>,
+    pub(super) answering: Arc<Semaphore>,
+    connections: Connections,
 }
 
 /// Weighs the trees that are kept.
@@ -120,8 +117,8 @@ impl Server {
             trees: Cache::with_weighter(trees, TREES_BYTES_MAX, TreeWeighter),
             closures: closure::Closures::default(),
             reading: Semaphore::new(READING_MAX),
-            answering: Semaphore::new(ANSWERS_MAX),
-            peers: Mutex::default(),
+            answering: Arc::new(Semaphore::new(ANSWERS_MAX)),
+            connections: Connections::new(PEER_CONNECTIONS_MAX),
         }
     }
 
@@ -166,60 +163,31 @@ impl Server {
             Err(_) => return,
         };
         let peer = endpoint::public_key(connection.remote_id());
-        let _counted = Counted::enter(&self, peer, &connection);
-        let client = Arc::new(Client {
-            server: Arc::clone(&self),
-            peer,
-            waste: Rate::with_burst(WASTE_RATE, WASTE_BURST),
-            requests: Semaphore::new(CONNECTION_REQUESTS_MAX),
-        });
+        let entered = self.connections.enter(peer);
         let own = connection.alpn() == transfer::ALPN;
-        client.serve(&connection, own).await;
-    }
-}
-
-/// One of a peer's connections.
-struct Counted<'a> {
-    server: &'a Server,
-    peer: PublicKey,
-    id: usize,
-}
-
-impl<'a> Counted<'a> {
-    fn enter(server: &'a Server, peer: PublicKey, connection: &Connection) -> Self {
-        let mut peers = server.peers.lock();
-        let connections = peers.entry(peer).or_default();
-        connections.push_back(connection.clone());
-        if connections.len() > PEER_CONNECTIONS_MAX
-            && let Some(oldest) = connections.pop_front()
-        {
-            oldest.close(VarInt::from_u32(1), b"too many connections");
-        }
-        Self {
-            server,
-            peer,
-            id: connection.stable_id(),
-        }
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        let mut peers = self.server.peers.lock();
-        if let Some(connections) = peers.get_mut(&self.peer) {
-            connections.retain(|connection| connection.stable_id() != self.id);
-            if connections.is_empty() {
-                peers.remove(&self.peer);
-            }
-        }
+        let client = Arc::new(Client::new(&self, peer));
+        client.serve(&connection, own, &entered).await;
     }
 }
 
 impl Client {
-    async fn serve(self: &Arc<Self>, connection: &Connection, own: bool) {
+    pub(super) fn new(server: &Arc<Server>, peer: PublicKey) -> Self {
+        Self {
+            server: Arc::clone(server),
+            peer,
+            waste: Rate::with_burst(WASTE_RATE, WASTE_BURST),
+            requests: Semaphore::new(CONNECTION_REQUESTS_MAX),
+        }
+    }
+
+    async fn serve(self: &Arc<Self>, connection: &Connection, own: bool, entered: &Entered) {
         let mut requests = JoinSet::new();
         loop {
             tokio::select! {
+                () = entered.end.cancelled() => {
+                    connection.close(VarInt::from_u32(1), b"too many connections");
+                    break;
+                }
                 Some(ended) = requests.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "a request's task failed");

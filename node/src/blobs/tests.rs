@@ -6,10 +6,12 @@
 )]
 
 mod hostile;
+mod http;
 mod own;
 mod stock;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +39,15 @@ pub(super) struct Node {
     pub(super) key: PublicKey,
     _stop: DropGuard,
 }
+
+/// What carries pieces.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Carrier {
+    Tcp,
+    Quic,
+}
+
+pub(super) const CARRIERS: [Carrier; 2] = [Carrier::Tcp, Carrier::Quic];
 
 pub(super) fn config() -> BlobsConfig {
     BlobsConfig {
@@ -107,12 +118,32 @@ impl Node {
         peer: PublicKey,
         hash: Blake3,
         list: &Arc<PieceList>,
-        pieces: std::ops::Range<u64>,
+        pieces: Range<u64>,
+    ) -> (Vec<Piece>, Result<(), TransferError>) {
+        self.pieces_over(None, peer, hash, list, pieces).await
+    }
+
+    /// The same over one carrier.
+    pub(super) async fn pieces_over(
+        &self,
+        carrier: Option<Carrier>,
+        peer: PublicKey,
+        hash: Blake3,
+        list: &Arc<PieceList>,
+        pieces: Range<u64>,
     ) -> (Vec<Piece>, Result<(), TransferError>) {
         let (into, mut from) = mpsc::channel(4);
-        let transfer = self
-            .blobs
-            .pieces(peer, hash, Arc::clone(list), pieces, into);
+        let inner = &self.blobs.inner;
+        let transfer = async move {
+            match carrier {
+                None => {
+                    let list = Arc::clone(list);
+                    self.blobs.pieces(peer, hash, list, pieces, into).await
+                }
+                Some(Carrier::Tcp) => inner.pieces_by_http(peer, &hash, list, pieces, &into).await,
+                Some(Carrier::Quic) => inner.pieces(peer, hash, list, pieces, into).await,
+            }
+        };
         let taking = async {
             let mut all = Vec::new();
             while let Some(piece) = from.recv().await {

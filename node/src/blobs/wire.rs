@@ -20,7 +20,7 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3
 /// Chunks of a stream, of a datagram each, that are read at once.
 const CHUNKS: usize = 32;
 /// Bytes that are taken from the rate at once.
-const RATE_STEP_BYTES: usize = 64 << 10;
+pub(super) const RATE_STEP_BYTES: usize = 64 << 10;
 
 /// A stream that did not do what was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -60,10 +60,31 @@ impl StreamError {
     }
 }
 
+/// Where an answer comes from.
+pub(super) trait Source: Send {
+    /// Chunks that came, one at least, put at the beginning of these; how many.
+    fn read(
+        &mut self,
+        chunks: &mut [Bytes],
+    ) -> impl Future<Output = Result<usize, StreamError>> + Send;
+}
+
+impl Source for RecvStream {
+    /// As many as have come, so that the connection, which its own tasks use too, is locked seldom.
+    async fn read(&mut self, chunks: &mut [Bytes]) -> Result<usize, StreamError> {
+        match self.read_many_chunks(chunks).await {
+            Ok(Some(count)) => Ok(count),
+            Ok(None) => Err(StreamError::Ended),
+            Err(ReadError::Reset(code)) => Err(StreamError::Reset(code)),
+            Err(_) => Err(StreamError::Lost),
+        }
+    }
+}
+
 /// Reads an answer.
 #[derive(Debug)]
-pub(super) struct Reading<'a> {
-    recv: &'a mut RecvStream,
+pub(super) struct Reading<'a, S = RecvStream> {
+    source: &'a mut S,
     /// All bytes that are read pass this.
     rate: Option<&'a Rate>,
     pub(super) counts: Arc<Counts>,
@@ -73,14 +94,10 @@ pub(super) struct Reading<'a> {
     ended: usize,
 }
 
-impl<'a> Reading<'a> {
-    pub(super) fn new(
-        recv: &'a mut RecvStream,
-        rate: Option<&'a Rate>,
-        counts: Arc<Counts>,
-    ) -> Self {
+impl<'a, S: Source> Reading<'a, S> {
+    pub(super) fn new(source: &'a mut S, rate: Option<&'a Rate>, counts: Arc<Counts>) -> Self {
         Self {
-            recv,
+            source,
             rate,
             counts,
             chunks: Box::default(),
@@ -115,15 +132,9 @@ impl<'a> Reading<'a> {
         let mut since = 0;
         let mut deadline = Instant::now() + READ_TIMEOUT;
         while *filled < buffer.len() {
-            // As many as have come, so that the connection, which its own tasks use too, is locked seldom.
-            let read = self.recv.read_many_chunks(&mut self.chunks[..]);
+            let read = self.source.read(&mut self.chunks[..]);
             let read = timeout_at(deadline, read).await;
-            let count = match read.map_err(|_| StreamError::Stalled(READ_TIMEOUT))? {
-                Ok(Some(count)) => count,
-                Ok(None) => return Err(StreamError::Ended),
-                Err(ReadError::Reset(code)) => return Err(StreamError::Reset(code)),
-                Err(_) => return Err(StreamError::Lost),
-            };
+            let count = read.map_err(|_| StreamError::Stalled(READ_TIMEOUT))??;
             (self.begun, self.ended) = (0, count);
             let bytes: usize = self.chunks[..count].iter().map(Bytes::len).sum();
             self.counts.add_moved(bytes as u64);

@@ -60,6 +60,11 @@ impl Pieces {
         }
     }
 
+    /// The blob's hash.
+    pub fn hash(&self) -> Blake3 {
+        self.hash
+    }
+
     /// The blob's pieces.
     pub fn list(&self) -> &Arc<PieceList> {
         match &self.source {

@@ -42,7 +42,7 @@ pub struct Hello {
     pub format: u32,
     /// The program and its version, to be shown: `cairn/0.1.0`.
     pub agent: String,
-    /// UDP ports at which the sender's blobs are served, at the address that it is reached at.
+    /// Ports, UDP and TCP, at which the sender's blobs are served, at the address that it is reached at.
     pub blob_ports: Vec<u16>,
     /// Numbered fields that this version doesn't know, carried as they came.
     pub unknown: Vec<(u16, Vec<u8>)>,

@@ -35,10 +35,20 @@ async fn files_of_every_size_move_between_two_nodes() {
             (0, count / 2),
             (1, 2),
         ] {
-            let (came, ended) = ours.pieces(theirs.key, hash, &list, from..to).await;
-            ended.unwrap_or_else(|error| panic!("{size} {from}..{to}: {error}"));
-            let [from, to] = [from, to].map(|piece| ((piece as usize) << 20).min(*size));
-            assert!(joined(&came) == bytes[from..to], "{size} {from}..{to}");
+            for carrier in CARRIERS {
+                let [start, end] = [from, to].map(|piece| ((piece as usize) << 20).min(*size));
+                if start == end && matches!(carrier, Carrier::Tcp) {
+                    // No range of HTTP selects no byte.
+                    continue;
+                }
+                let got = ours.pieces_over(Some(carrier), theirs.key, hash, &list, from..to);
+                let (came, ended) = got.await;
+                ended.unwrap_or_else(|error| panic!("{size} {from}..{to} {carrier:?}: {error}"));
+                assert!(
+                    joined(&came) == bytes[start..end],
+                    "{size} {from}..{to} {carrier:?}"
+                );
+            }
         }
     }
     let sent: u64 = theirs.blobs.traffic().iter().map(|(_, sent, _)| sent).sum();
@@ -67,11 +77,14 @@ async fn what_a_peer_may_not_read_looks_absent() {
             matches!(list_of_it, Err(TransferError::Absent)),
             "{list_of_it:?}"
         );
-        let (came, ended) = ours.pieces(theirs.key, hash, &list, 0..3).await;
-        assert!(
-            came.is_empty() && matches!(ended, Err(TransferError::Absent)),
-            "{ended:?}"
-        );
+        for carrier in CARRIERS {
+            let got = ours.pieces_over(Some(carrier), theirs.key, hash, &list, 0..3);
+            let (came, ended) = got.await;
+            assert!(
+                came.is_empty() && matches!(ended, Err(TransferError::Absent)),
+                "{carrier:?} {ended:?}"
+            );
+        }
         let (came, ended) = ours.blobs(theirs.key, &[shown, hash]).await;
         assert!(matches!(ended, Err(TransferError::Absent)), "{ended:?}");
         assert!(came.iter().all(|(came, _)| *came == shown));
@@ -107,24 +120,29 @@ async fn a_file_that_is_here_in_part_is_served_from_its_first_piece_on() {
         ours.blobs.list(theirs.key, hash, *size).await.unwrap(),
         *list
     );
-    for (pieces, held) in [
+    let cases = [
         (1..3, 1..3),
         (6..7, 6..7),
         (2..5, 2..3),
         (0..7, 0..0),
         (3..4, 3..3),
-    ] {
-        let (came, ended) = ours.pieces(theirs.key, hash, &list, pieces.clone()).await;
+    ];
+    for (carrier, (pieces, held)) in CARRIERS
+        .iter()
+        .flat_map(|carrier| cases.iter().map(move |case| (*carrier, case.clone())))
+    {
+        let got = ours.pieces_over(Some(carrier), theirs.key, hash, &list, pieces.clone());
+        let (came, ended) = got.await;
         assert!(
             came.iter().map(|piece| piece.index).eq(held.clone()),
-            "{pieces:?}"
+            "{pieces:?} {carrier:?}"
         );
         if pieces == held {
             ended.unwrap();
         } else {
             assert!(
                 matches!(ended, Err(TransferError::Absent)),
-                "{pieces:?} {ended:?}"
+                "{pieces:?} {carrier:?} {ended:?}"
             );
         }
     }
@@ -132,6 +150,12 @@ async fn a_file_that_is_here_in_part_is_served_from_its_first_piece_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_rotten_piece_is_served() {
+    for carrier in CARRIERS {
+        rotten(carrier).await;
+    }
+}
+
+async fn rotten(carrier: Carrier) {
     use std::os::unix::fs::FileExt as _;
     let bytes = content(4 << 20, 1);
     let (ours, theirs) = (Node::new(1).await, Node::new(2).await);
@@ -150,8 +174,12 @@ async fn nothing_of_a_rotten_piece_is_served() {
         .unwrap();
     file.write_all_at(&[bytes[(2 << 20) + 7] ^ 1], (2 << 20) + 7)
         .unwrap();
-    let (came, ended) = ours.pieces(theirs.key, hash, &list, 0..4).await;
-    assert!(matches!(ended, Err(TransferError::Absent)), "{ended:?}");
+    let got = ours.pieces_over(Some(carrier), theirs.key, hash, &list, 0..4);
+    let (came, ended) = got.await;
+    assert!(
+        matches!(ended, Err(TransferError::Absent)),
+        "{carrier:?} {ended:?}"
+    );
     assert!(came.len() <= 2);
     assert!(joined(&came) == bytes[..came.len() << 20]);
 }
@@ -177,13 +205,16 @@ async fn rates_hold_on_both_sides() {
     assert_eq!(open.add(&bytes), hash);
     ours.meet(&theirs);
     taker.meet(&open);
-    for (getter, giver) in [(&ours, theirs.key), (&taker, open.key)] {
-        let start = std::time::Instant::now();
-        let (came, ended) = getter.pieces(giver, hash, &list, 0..2).await;
-        ended.unwrap();
-        assert!(joined(&came) == bytes);
-        let took = start.elapsed();
-        assert!(took >= Duration::from_millis(1_700), "{took:?}");
+    for carrier in CARRIERS {
+        for (getter, giver) in [(&ours, theirs.key), (&taker, open.key)] {
+            let start = std::time::Instant::now();
+            let got = getter.pieces_over(Some(carrier), giver, hash, &list, 0..2);
+            let (came, ended) = got.await;
+            ended.unwrap();
+            assert!(joined(&came) == bytes);
+            let took = start.elapsed();
+            assert!(took >= Duration::from_millis(1_700), "{carrier:?} {took:?}");
+        }
     }
 }
 

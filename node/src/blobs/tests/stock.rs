@@ -52,7 +52,7 @@ impl Stock {
         }
     }
 
-    fn key(&self) -> PublicKey {
+    pub(super) fn key(&self) -> PublicKey {
         PublicKey::Ed25519(*self.endpoint.id().as_bytes())
     }
 

@@ -1,0 +1,368 @@
+//! Asking: connections to peers, kept for the next request.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_protocol::hash::Blake3;
+use cairn_protocol::key::PublicKey;
+use futures::future::select_ok;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_RANGE, HOST, RANGE};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{Identity, path_of, range_header, read_content_range};
+use crate::blobs::TransferError;
+use crate::blobs::wire::{READ_TIMEOUT, Source, StreamError};
+
+/// Connections to one peer; what would need another goes over QUIC.
+pub(super) const PEER_CONNECTIONS_MAX: usize = 8;
+/// Connections to all peers, the unused ones among them; as above.
+const CONNECTIONS_MAX: usize = 256;
+/// Time that connecting and the handshake may take before the peer is asked over QUIC.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A peer that could not be reached so is not tried again for so long, unless it is met anew.
+const UNREACHABLE_TIME: Duration = Duration::from_mins(10);
+/// Peers of whom that is remembered.
+const UNREACHABLE_MAX: usize = 4_096;
+/// A connection that nobody used for so long is closed; less than the other end waits.
+const IDLE_MAX: Duration = Duration::from_mins(1);
+/// Bytes that are read from the system at once: TLS asks for 4 KiB at a time.
+const READ_BYTES: usize = 256 << 10;
+
+type Tls = TokioIo<TlsStream<BufReader<TcpStream>>>;
+
+/// The peers, and connections to them.
+#[derive(Debug)]
+pub(in crate::blobs) struct Peers {
+    identity: Identity,
+    peers: Mutex<HashMap<PublicKey, Peer>>,
+    places: Arc<Semaphore>,
+    unreachable: Cache<PublicKey, Instant>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    idle: Vec<Connected>,
+    places: Arc<Semaphore>,
+    /// Cuts off what is under way.
+    gone: CancellationToken,
+}
+
+/// A connection, driven by whoever waits for something on it.
+#[derive(Debug)]
+struct Connected {
+    sender: http1::SendRequest<Empty<Bytes>>,
+    /// Nothing once it has ended.
+    driver: Option<Pin<Box<http1::Connection<Tls, Empty<Bytes>>>>>,
+    used: Instant,
+    _places: [OwnedSemaphorePermit; 2],
+}
+
+/// An answer that comes.
+#[derive(Debug)]
+pub(in crate::blobs) struct Answer {
+    /// Bytes that come, of those asked for.
+    pub(in crate::blobs) bytes: Range<u64>,
+    /// Size of the whole, as the peer says.
+    pub(in crate::blobs) size: u64,
+    body: Incoming,
+    connected: Connected,
+    gone: CancellationToken,
+}
+
+/// A failure on a connection, of which nothing came yet.
+enum Failed {
+    /// As a connection fails that was closed while it was not used.
+    Stale,
+    Otherwise(TransferError),
+}
+
+fn broken(error: impl std::fmt::Display) -> TransferError {
+    TransferError::Broken(error.to_string())
+}
+
+fn unreachable(error: impl std::fmt::Display) -> TransferError {
+    TransferError::Unreachable(error.to_string())
+}
+
+impl Peers {
+    pub(in crate::blobs) fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            peers: Mutex::default(),
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            unreachable: Cache::new(UNREACHABLE_MAX),
+        }
+    }
+
+    /// Takes note that a peer was met: it may be another process than before, and reachable now.
+    pub(in crate::blobs) fn meet(&self, peer: &PublicKey) {
+        self.unreachable.remove(peer);
+        if let Some(known) = self.peers.lock().get_mut(peer) {
+            known.idle.clear();
+        }
+    }
+
+    /// Forgets the connections to a peer that may be gone; what cuts off those in use.
+    pub(in crate::blobs) fn doubt(&self, peer: &PublicKey) -> Option<CancellationToken> {
+        let known = self.peers.lock().remove(peer);
+        known.map(|known| known.gone)
+    }
+
+    /// Closes what nobody used for a while; to be called now and then.
+    pub(in crate::blobs) fn close_idle(&self) {
+        self.peers.lock().retain(|_, peer| {
+            peer.idle.retain(|one| one.used.elapsed() < IDLE_MAX);
+            !peer.idle.is_empty() || peer.places.available_permits() < PEER_CONNECTIONS_MAX
+        });
+    }
+
+    /// Asks a peer for bytes of a blob. [`TransferError::Unreachable`] where it can't be asked so now.
+    pub(in crate::blobs) async fn ask(
+        &self,
+        peer: PublicKey,
+        addresses: &[SocketAddr],
+        hash: &Blake3,
+        bytes: Range<u64>,
+    ) -> Result<Answer, TransferError> {
+        loop {
+            let Some((connected, gone)) = self.idle(peer) else {
+                break;
+            };
+            match request(connected, hash, &bytes, gone).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Stale) => {}
+                Err(Failed::Otherwise(error)) => return Err(error),
+            }
+        }
+        let (connected, gone) = self.connect(peer, addresses).await?;
+        match request(connected, hash, &bytes, gone).await {
+            Ok(answer) => Ok(answer),
+            Err(Failed::Stale) => Err(self.no_tcp(peer, "it closes the connection")),
+            Err(Failed::Otherwise(error)) => Err(error),
+        }
+    }
+
+    /// A connection that is kept.
+    fn idle(&self, peer: PublicKey) -> Option<(Connected, CancellationToken)> {
+        let mut peers = self.peers.lock();
+        let known = peers.get_mut(&peer)?;
+        let connected = known.idle.pop()?;
+        Some((connected, known.gone.clone()))
+    }
+
+    async fn connect(
+        &self,
+        peer: PublicKey,
+        addresses: &[SocketAddr],
+    ) -> Result<(Connected, CancellationToken), TransferError> {
+        let failed = self.unreachable.get(&peer);
+        if failed.is_some_and(|since| since.elapsed() < UNREACHABLE_TIME) {
+            return Err(unreachable("it could not be reached over TCP lately"));
+        }
+        let busy = |_| unreachable("all connections are in use");
+        let (place, gone) = {
+            let mut peers = self.peers.lock();
+            let known = peers.entry(peer).or_insert_with(|| Peer {
+                idle: Vec::new(),
+                places: Arc::new(Semaphore::new(PEER_CONNECTIONS_MAX)),
+                gone: CancellationToken::new(),
+            });
+            let place = Arc::clone(&known.places).try_acquire_owned();
+            (place.map_err(busy)?, known.gone.clone())
+        };
+        let places = Arc::clone(&self.places);
+        let places = [place, places.try_acquire_owned().map_err(busy)?];
+        let connecting = (addresses.iter()).map(|address| Box::pin(self.dial(*address, &peer)));
+        let connecting: Vec<_> = connecting.collect();
+        if connecting.is_empty() {
+            return Err(unreachable("no address is known of it"));
+        }
+        let connected = match timeout(CONNECT_TIMEOUT, select_ok(connecting)).await {
+            Ok(Ok((tls, _))) => {
+                let handshake = http1::handshake(TokioIo::new(tls)).await;
+                handshake.map_err(|error| error.to_string())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it does not answer".to_owned()),
+        };
+        match connected {
+            Ok((sender, driver)) => Ok((
+                Connected {
+                    sender,
+                    driver: Some(Box::pin(driver)),
+                    used: Instant::now(),
+                    _places: places,
+                },
+                gone,
+            )),
+            Err(error) => Err(self.no_tcp(peer, error)),
+        }
+    }
+
+    /// Takes note that a peer can't be reached so.
+    fn no_tcp(&self, peer: PublicKey, error: impl std::fmt::Display) -> TransferError {
+        tracing::debug!(%peer, %error, "no TCP: it is asked over QUIC");
+        self.unreachable.insert(peer, Instant::now());
+        unreachable(error)
+    }
+
+    async fn dial(
+        &self,
+        address: SocketAddr,
+        peer: &PublicKey,
+    ) -> io::Result<TlsStream<BufReader<TcpStream>>> {
+        let tcp = TcpStream::connect(address).await?;
+        tcp.set_nodelay(true)?;
+        let tcp = BufReader::with_capacity(READ_BYTES, tcp);
+        self.identity.connect(tcp, peer).await
+    }
+
+    /// Keeps the connection of an answer that was read to its end.
+    pub(in crate::blobs) fn keep(&self, peer: &PublicKey, answer: Answer) {
+        let Answer {
+            body,
+            mut connected,
+            ..
+        } = answer;
+        if !body.is_end_stream() || connected.driver.is_none() {
+            return;
+        }
+        drop(body);
+        connected.used = Instant::now();
+        if let Some(known) = self.peers.lock().get_mut(peer) {
+            known.idle.push(connected);
+        }
+    }
+}
+
+/// Sends a request, and waits for the answer's head.
+async fn request(
+    mut connected: Connected,
+    hash: &Blake3,
+    bytes: &Range<u64>,
+    gone: CancellationToken,
+) -> Result<Answer, Failed> {
+    let request = Request::get(path_of(hash))
+        .header(HOST, "node")
+        .header(RANGE, range_header(bytes))
+        .body(Empty::new())
+        .map_err(|error| Failed::Otherwise(broken(error)))?;
+    let response = {
+        let Connected { sender, driver, .. } = &mut connected;
+        let answered = async {
+            let mut response = pin!(async {
+                sender.ready().await?;
+                sender.send_request(request).await
+            });
+            if let Some(running) = driver {
+                tokio::select! {
+                    biased;
+                    response = &mut response => return response.ok(),
+                    _ = running => *driver = None,
+                }
+            }
+            // What it brought before its end is there still.
+            response.await.ok()
+        };
+        let answered = gone.run_until_cancelled(timeout(READ_TIMEOUT, answered));
+        match answered.await {
+            Some(Ok(response)) => response,
+            Some(Err(_)) => {
+                let error = StreamError::Stalled(READ_TIMEOUT).of_transfer();
+                return Err(Failed::Otherwise(error));
+            }
+            None => return Err(Failed::Otherwise(broken("no sign of life"))),
+        }
+    };
+    let Some(response) = response else {
+        return Err(Failed::Stale);
+    };
+    let (bytes, size) = head(&response, bytes).map_err(Failed::Otherwise)?;
+    Ok(Answer {
+        bytes,
+        size,
+        body: response.into_body(),
+        connected,
+        gone,
+    })
+}
+
+/// What an answer's head says that comes.
+fn head(
+    response: &Response<Incoming>,
+    asked: &Range<u64>,
+) -> Result<(Range<u64>, u64), TransferError> {
+    match response.status() {
+        StatusCode::PARTIAL_CONTENT => {}
+        // The latter where the blob is smaller than the peer was told.
+        StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE => {
+            return Err(TransferError::Absent);
+        }
+        other => return Err(broken(format_args!("it answers with status {other}"))),
+    }
+    let range = response.headers().get(CONTENT_RANGE);
+    let range = range.and_then(|range| read_content_range(range.to_str().ok()?));
+    match range {
+        Some((bytes, size)) if bytes.start == asked.start && bytes.end <= asked.end => {
+            Ok((bytes, size))
+        }
+        _ => Err(TransferError::Lied(
+            "another range than was asked for".to_owned(),
+        )),
+    }
+}
+
+/// Whether the peer closed the connection within an answer, with a farewell of TLS or without.
+fn is_cut_short(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|of| of.downcast_ref::<io::Error>());
+    error.is_incomplete_message() || io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof)
+}
+
+impl Source for Answer {
+    async fn read(&mut self, chunks: &mut [Bytes]) -> Result<usize, StreamError> {
+        let driver = &mut self.connected.driver;
+        let body = &mut self.body;
+        let frame = async {
+            if let Some(running) = driver {
+                tokio::select! {
+                    biased;
+                    frame = body.frame() => return frame,
+                    _ = running => *driver = None,
+                }
+            }
+            // What it brought before its end is there still.
+            body.frame().await
+        };
+        match self.gone.run_until_cancelled(frame).await {
+            Some(Some(Ok(frame))) => {
+                let data = frame.into_data().unwrap_or_default();
+                if let Some(first) = chunks.first_mut() {
+                    *first = data;
+                }
+                Ok(1)
+            }
+            Some(None) => Err(StreamError::Ended),
+            Some(Some(Err(error))) if is_cut_short(&error) => Err(StreamError::Ended),
+            Some(Some(Err(_))) | None => Err(StreamError::Lost),
+        }
+    }
+}
