@@ -47,13 +47,14 @@ const IDLE_MAX: Duration = Duration::from_mins(1);
 /// Bytes that are read from the system at once: TLS asks for 4 KiB at a time.
 const READ_BYTES: usize = 256 << 10;
 
-type Tls = TokioIo<TlsStream<BufReader<TcpStream>>>;
+type Tls = TlsStream<BufReader<TcpStream>>;
+type Driver = Pin<Box<http1::Connection<TokioIo<Tls>, Empty<Bytes>>>>;
 
 /// The peers, and connections to them.
 #[derive(Debug)]
 pub(in crate::blobs) struct Peers {
     identity: Identity,
-    peers: Mutex<HashMap<PublicKey, Peer>>,
+    known: Mutex<HashMap<PublicKey, Peer>>,
     places: Arc<Semaphore>,
     unreachable: Cache<PublicKey, Instant>,
 }
@@ -71,7 +72,7 @@ struct Peer {
 struct Connected {
     sender: http1::SendRequest<Empty<Bytes>>,
     /// Nothing once it has ended.
-    driver: Option<Pin<Box<http1::Connection<Tls, Empty<Bytes>>>>>,
+    driver: Option<Driver>,
     used: Instant,
     _places: [OwnedSemaphorePermit; 2],
 }
@@ -107,7 +108,7 @@ impl Peers {
     pub(in crate::blobs) fn new(identity: Identity) -> Self {
         Self {
             identity,
-            peers: Mutex::default(),
+            known: Mutex::default(),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             unreachable: Cache::new(UNREACHABLE_MAX),
         }
@@ -116,20 +117,20 @@ impl Peers {
     /// Takes note that a peer was met: it may be another process than before, and reachable now.
     pub(in crate::blobs) fn meet(&self, peer: &PublicKey) {
         self.unreachable.remove(peer);
-        if let Some(known) = self.peers.lock().get_mut(peer) {
+        if let Some(known) = self.known.lock().get_mut(peer) {
             known.idle.clear();
         }
     }
 
     /// Forgets the connections to a peer that may be gone; what cuts off those in use.
     pub(in crate::blobs) fn doubt(&self, peer: &PublicKey) -> Option<CancellationToken> {
-        let known = self.peers.lock().remove(peer);
+        let known = self.known.lock().remove(peer);
         known.map(|known| known.gone)
     }
 
     /// Closes what nobody used for a while; to be called now and then.
     pub(in crate::blobs) fn close_idle(&self) {
-        self.peers.lock().retain(|_, peer| {
+        self.known.lock().retain(|_, peer| {
             peer.idle.retain(|one| one.used.elapsed() < IDLE_MAX);
             !peer.idle.is_empty() || peer.places.available_permits() < PEER_CONNECTIONS_MAX
         });
@@ -163,7 +164,7 @@ impl Peers {
 
     /// A connection that is kept.
     fn idle(&self, peer: PublicKey) -> Option<(Connected, CancellationToken)> {
-        let mut peers = self.peers.lock();
+        let mut peers = self.known.lock();
         let known = peers.get_mut(&peer)?;
         let connected = known.idle.pop()?;
         Some((connected, known.gone.clone()))
@@ -180,7 +181,7 @@ impl Peers {
         }
         let busy = |_| unreachable("all connections are in use");
         let (place, gone) = {
-            let mut peers = self.peers.lock();
+            let mut peers = self.known.lock();
             let known = peers.entry(peer).or_insert_with(|| Peer {
                 idle: Vec::new(),
                 places: Arc::new(Semaphore::new(PEER_CONNECTIONS_MAX)),
@@ -225,11 +226,7 @@ impl Peers {
         unreachable(error)
     }
 
-    async fn dial(
-        &self,
-        address: SocketAddr,
-        peer: &PublicKey,
-    ) -> io::Result<TlsStream<BufReader<TcpStream>>> {
+    async fn dial(&self, address: SocketAddr, peer: &PublicKey) -> io::Result<Tls> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
         let tcp = BufReader::with_capacity(READ_BYTES, tcp);
@@ -248,7 +245,7 @@ impl Peers {
         }
         drop(body);
         connected.used = Instant::now();
-        if let Some(known) = self.peers.lock().get_mut(peer) {
+        if let Some(known) = self.known.lock().get_mut(peer) {
             known.idle.push(connected);
         }
     }

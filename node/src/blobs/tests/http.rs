@@ -173,126 +173,66 @@ fn answer(head: &str, body: &[u8]) -> Vec<u8> {
     [head.replace('\n', "\r\n").as_bytes(), b"\r\n", body].concat()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_lying_server_sends_never_comes_out() {
-    type Is = fn(&TransferError) -> bool;
+type Is = fn(&TransferError) -> bool;
+
+/// What a server may do, how the transfer is to end, and how many pieces come before.
+fn lies(bytes: &[u8]) -> Vec<(&'static str, Deed, Is, usize)> {
     let absent: Is = |error| matches!(error, TransferError::Absent);
     let broken: Is = |error| matches!(error, TransferError::Broken(_));
     let lied: Is = |error| matches!(error, TransferError::Lied(_));
     let unreachable: Is = |error| matches!(error, TransferError::Unreachable(_));
-    let bytes = content((2 << 20) + 77, 3);
     let size = bytes.len();
-    let (hash, list) = list_of(&bytes);
     let head = |range: &str, len: usize| {
         format!("HTTP/1.1 206 Partial Content\nContent-Length: {len}\nContent-Range: {range}\n")
     };
-    let right = head(&format!("bytes 0-{}/{size}", size - 1), size);
-    let mut flipped = bytes.clone();
+    let last = size - 1;
+    let right = head(&format!("bytes 0-{last}/{size}"), size);
+    let sent = |head: &str, body: &[u8]| Deed::Send(answer(head, body));
+    let ranged = |range: String, body: &[u8]| sent(&head(&range, body.len()), body);
+    let mut flipped = bytes.to_vec();
     flipped[(1 << 20) + 5] ^= 1;
     let prefix = &bytes[..(1 << 20) + 99];
     let endless = format!("HTTP/1.1 206 Partial Content\nX: {}", "x".repeat(2 << 20));
-    let cases: Vec<(&str, Deed, Is, usize)> = vec![
-        (
-            "a flipped bit",
-            Deed::Send(answer(&right, &flipped)),
-            lied,
-            1,
-        ),
-        (
-            "an early end",
-            Deed::Send(answer(&right, prefix)),
-            absent,
-            1,
-        ),
+    let larger = format!("bytes 0-{last}/{}", size + 1);
+    let later = format!("bytes 1-{last}/{size}");
+    let half = format!("bytes 0-1048575/{size}");
+    let (within, crawling) = (answer(&right, prefix), answer(&right, prefix));
+    let short = head(&format!("bytes 0-{last}/{size}"), 10);
+    let whole = format!("HTTP/1.1 200 OK\nContent-Length: {size}\n");
+    let missing = "HTTP/1.1 404 Not Found\nContent-Length: 0\n";
+    let failing = "HTTP/1.1 500 Oh\nContent-Length: 0\n";
+    let elsewhere = "HTTP/1.1 302 Found\nLocation: /\nContent-Length: 0\n";
+    vec![
+        ("a flipped bit", sent(&right, &flipped), lied, 1),
+        ("an early end", sent(&right, prefix), absent, 1),
         ("silence", Deed::Stall(Vec::new()), broken, 0),
-        (
-            "silence within",
-            Deed::Stall(answer(&right, prefix)),
-            broken,
-            1,
-        ),
-        (
-            "a byte now and then",
-            Deed::Crawl(answer(&right, prefix)),
-            broken,
-            1,
-        ),
-        (
-            "another size",
-            Deed::Send(answer(
-                &head(&format!("bytes 0-{}/{}", size - 1, size + 1), size),
-                &bytes,
-            )),
-            lied,
-            0,
-        ),
-        (
-            "another range",
-            Deed::Send(answer(
-                &head(&format!("bytes 1-{}/{size}", size - 1), size - 1),
-                &bytes[1..],
-            )),
-            lied,
-            0,
-        ),
-        (
-            "half of it",
-            Deed::Send(answer(
-                &head(&format!("bytes 0-1048575/{size}"), 1 << 20),
-                &bytes[..1 << 20],
-            )),
-            absent,
-            1,
-        ),
-        (
-            "less than it says",
-            Deed::Send(answer(
-                &head(&format!("bytes 0-{}/{size}", size - 1), 10),
-                &bytes[..10],
-            )),
-            absent,
-            0,
-        ),
-        (
-            "no range",
-            Deed::Send(answer(
-                &format!("HTTP/1.1 200 OK\nContent-Length: {size}\n"),
-                &bytes,
-            )),
-            broken,
-            0,
-        ),
-        (
-            "not there",
-            Deed::Send(answer("HTTP/1.1 404 Not Found\nContent-Length: 0\n", b"")),
-            absent,
-            0,
-        ),
-        (
-            "an error",
-            Deed::Send(answer("HTTP/1.1 500 Oh\nContent-Length: 0\n", b"")),
-            broken,
-            0,
-        ),
-        (
-            "a redirect",
-            Deed::Send(answer(
-                "HTTP/1.1 302 Found\nLocation: /\nContent-Length: 0\n",
-                b"",
-            )),
-            broken,
-            0,
-        ),
+        ("silence within", Deed::Stall(within), broken, 1),
+        ("a byte now and then", Deed::Crawl(crawling), broken, 1),
+        ("another size", ranged(larger, bytes), lied, 0),
+        ("another range", ranged(later, &bytes[1..]), lied, 0),
+        ("half of it", ranged(half, &bytes[..1 << 20]), absent, 1),
+        ("less than it says", sent(&short, &bytes[..10]), absent, 0),
+        ("no range", sent(&whole, bytes), broken, 0),
+        ("not there", sent(missing, b""), absent, 0),
+        ("an error", sent(failing, b""), broken, 0),
+        ("a redirect", sent(elsewhere, b""), broken, 0),
         // Asked over QUIC then, where nobody is.
-        ("no HTTP", Deed::Send(bytes.clone()), unreachable, 0),
+        ("no HTTP", Deed::Send(bytes.to_vec()), unreachable, 0),
         (
             "an endless head",
-            Deed::Send(endless.into_bytes()),
+            Deed::Send(endless.into()),
             unreachable,
             0,
         ),
         ("nothing", Deed::Send(Vec::new()), unreachable, 0),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lying_server_sends_never_comes_out() {
+    let bytes = content((2 << 20) + 77, 3);
+    let (hash, list) = list_of(&bytes);
+    let cases = lies(&bytes);
     let ours = Arc::new(Node::new(1).await);
     let mut trials = tokio::task::JoinSet::new();
     for (number, (what, deed, is, pieces)) in cases.into_iter().enumerate() {
