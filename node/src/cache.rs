@@ -2,8 +2,8 @@
 //!
 //! A stored file is *cached* when a commit of a foreign repository that is not pinned names it as content
 //! and nothing else needs it: no own or pinned repository, and no repository's metadata. Only such files
-//! are evicted, the least recently used first, and never one that has a [`Room`] (it is on its way). What
-//! is being read stays readable to who has it open.
+//! are evicted, the least recently used first, and never one that has a [`Room`] (it is on its way) or that
+//! somebody reads.
 //!
 //! While a push is under way nothing is evicted: its contents may be those of a cached file, and no head
 //! names them yet. The bound may then be exceeded, as far as the disk has room, until the push has ended.
@@ -354,7 +354,7 @@ impl Cache {
             let rooms = inner.rooms.lock();
             picture
                 .cached
-                .retain(|file| !rooms.contains_key(&file.hash));
+                .retain(|file| !rooms.contains_key(&file.hash) && !inner.store.is_read(&file.hash));
         }
         let evictable: u64 = picture.cached.iter().map(|file| file.bytes).sum();
         if let Some(size) = asked

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from cairn import wait_for
 from folders import MIB, file_sha256, fingerprint, renew
 from two_nodes import Two
 
@@ -118,8 +119,8 @@ def test_what_is_larger_than_the_bound_is_refused_and_costs_nothing(two, rng):
     assert here(two, made) == "abc", "what is pinned is no cache"
 
 
-def test_what_is_being_read_is_not_cut(two):
-    made = models(two, "abcd")
+def test_what_is_being_read_stays_until_it_is_read(two):
+    made = models(two, "abcde")
     for name in "abc":
         two.sink.json("pull", made[name][0])
     repo, sha256 = made["a"]
@@ -130,13 +131,17 @@ def test_what_is_being_read_is_not_cut(two):
     for name in "bc":
         read(two, made, name)
     two.sink.json("pull", made["d"][0])
-    assert "a" not in here(two, made), "its file is gone from the folder"
+    assert here(two, made) == "acd", "a was not used for longest, and is being read"
+    assert_bounded(two)
     got += response.read()
     connection.close()
     assert len(got) == FILE
     with open(two.folder / "got", "wb") as file:
         file.write(got)
     assert file_sha256(two.folder / "got") == sha256
+    # The node learns that all is sent when its side of the connection has ended.
+    two.sink.json("pull", made["e"][0])
+    wait_for(lambda: two.sink.json("pull", made["b"][0]) and "a" not in here(two, made), 20, "a goes")
 
 
 def test_readers_of_more_than_fits_all_get_their_bytes(two):

@@ -17,7 +17,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use cairn_node::repos::FileEntry;
-use cairn_node::store::Content;
+use cairn_node::store::{Content, FlatFile, Reading};
 use cairn_protocol::hash::GitOid;
 
 use super::headers;
@@ -93,9 +93,21 @@ enum Source {
 #[derive(Debug)]
 struct OpenFile {
     bytes: FileBytes,
-    file: Arc<File>,
+    flat: FlatFile,
     stamp: Stamp,
     opened: Instant,
+}
+
+/// A part of a file that is on its way to a client.
+struct Read {
+    bytes: Bytes,
+    _reading: Reading,
+}
+
+impl AsRef<[u8]> for Read {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Changes when somebody writes to a file, or the node removes it.
@@ -126,7 +138,7 @@ impl Document {
                     .map_err(ApiError::internal)?;
                 Source::File(OpenFile {
                     bytes,
-                    file: flat.file,
+                    flat,
                     stamp,
                     opened: Instant::now(),
                 })
@@ -169,7 +181,7 @@ impl Document {
             Source::Memory(_) => true,
             Source::File(open) => {
                 open.opened.elapsed() < OPEN_AGE_MAX
-                    && Stamp::of(&open.file).is_ok_and(|stamp| stamp == open.stamp)
+                    && Stamp::of(&open.flat.file).is_ok_and(|stamp| stamp == open.stamp)
             }
         }
     }
@@ -189,7 +201,10 @@ impl Document {
                 let index = |at| usize::try_from(at).expect("invariant: within bytes in memory");
                 bytes.slice(index(part.start)..index(part.end))
             }
-            Source::File(open) => open.bytes.slice(part),
+            Source::File(open) => Bytes::from_owner(Read {
+                bytes: open.bytes.slice(part),
+                _reading: open.flat.reading(),
+            }),
         }
     }
 }
@@ -304,7 +319,6 @@ mod tests {
     use std::io::Write as _;
 
     use axum::response::IntoResponse as _;
-    use cairn_node::store::FlatFile;
     use cairn_protocol::hash::Sha256;
     use http_body_util::BodyExt as _;
 
@@ -319,11 +333,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&flat_bytes()).unwrap();
         let (writer, reader) = (file.reopen().unwrap(), file.into_file());
-        let flat = FlatFile {
-            file: Arc::new(reader),
-            path: "flat".into(),
-            size: 100_000,
-        };
+        let flat = FlatFile::new(Arc::new(reader), "flat".into(), 100_000);
         (writer, Content::Flat(flat))
     }
 

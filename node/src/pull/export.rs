@@ -267,6 +267,7 @@ fn copy(content: &Content, to: &mut File, step: &mut dyn FnMut(u64)) -> io::Resu
         }
         Content::Flat(flat) => flat,
     };
+    let _reading = flat.reading();
     if rustix::fs::ioctl_ficlone(&*to, &*flat.file).is_ok() {
         step(flat.size);
         return Ok(());
@@ -313,11 +314,8 @@ mod tests {
     fn flat(folder: &Path, bytes: &[u8]) -> Content {
         let path = folder.join("flat");
         std::fs::write(&path, bytes).unwrap();
-        Content::Flat(FlatFile {
-            file: Arc::new(File::open(&path).unwrap()),
-            path,
-            size: bytes.len() as u64,
-        })
+        let file = Arc::new(File::open(&path).unwrap());
+        Content::Flat(FlatFile::new(file, path, bytes.len() as u64))
     }
 
     fn write(

@@ -23,6 +23,7 @@ use super::index::SharedIndex;
 use super::intake::{self, Copy, Taken};
 use super::key::Key;
 use super::log::Log;
+use super::readers::AllReaders;
 use super::{Digests, FlatFile, StoreError, StoreOptions};
 use crate::files::{FileError, Files, OpenFile, sync_dir_or_end, sync_or_end};
 
@@ -46,6 +47,7 @@ pub(super) struct Flats {
     open: Cache<Blake3, Arc<Served>>,
     by_piece: Cache<Blake3, Arc<ByPiece>, ListWeight>,
     locks: Vec<Mutex<()>>,
+    pub(super) readers: AllReaders,
     /// Folders below `blobs/` that are known to be durable.
     made: Mutex<HashSet<u8>>,
     temporary: AtomicU64,
@@ -122,6 +124,7 @@ impl Flats {
             open: Cache::new(OPEN_FILES_MAX),
             by_piece: Cache::with_weighter(OPEN_FILES_MAX, OPEN_LISTS_BYTES_MAX, ListWeight),
             locks: std::iter::repeat_with(Mutex::default).take(LOCKS).collect(),
+            readers: AllReaders::default(),
             made: Mutex::default(),
             temporary: AtomicU64::new(0),
         })
@@ -365,6 +368,7 @@ impl Flats {
             file: Arc::clone(served.file.file()),
             path: self.path(hash),
             size: served.size,
+            readers: self.readers.of(hash),
         }
     }
 

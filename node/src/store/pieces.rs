@@ -9,7 +9,7 @@ use cairn_protocol::piece::{PieceList, PieceSet, piece_len};
 
 use super::flats::ByPiece;
 use super::partial::Partial;
-use super::{Inner, Store, StoreError};
+use super::{Inner, Reading, Store, StoreError};
 use crate::buffers::Buffer;
 
 /// Pieces of a blob, whole or in part; cheap to clone. Keeps the file open.
@@ -29,6 +29,7 @@ enum Source {
     Flat {
         store: Store,
         open: Arc<ByPiece>,
+        _reading: Arc<Reading>,
     },
     Partial(Partial),
 }
@@ -49,7 +50,11 @@ impl Pieces {
     pub(super) fn flat(hash: &Blake3, store: Store, open: Arc<ByPiece>) -> Self {
         Self {
             hash: *hash,
-            source: Source::Flat { store, open },
+            source: Source::Flat {
+                _reading: Arc::new(store.inner.flats.readers.of(hash).enter()),
+                store,
+                open,
+            },
         }
     }
 
@@ -90,7 +95,7 @@ impl Pieces {
         match &self.source {
             Source::Small { bytes, .. } if index == 0 => Ok(bytes.clone()),
             Source::Small { .. } => Err(StoreError::Absent { hash: self.hash }),
-            Source::Flat { store, open } => self.read_flat(store, open, index),
+            Source::Flat { store, open, .. } => self.read_flat(store, open, index),
             Source::Partial(partial) => partial.read_verified(index),
         }
     }
@@ -100,7 +105,7 @@ impl Pieces {
     pub(crate) fn read_unverified(&self, index: u64) -> Result<Bytes, StoreError> {
         match &self.source {
             Source::Small { .. } => self.read(index),
-            Source::Flat { store, open } => match self.bytes(store, open, index)? {
+            Source::Flat { store, open, .. } => match self.bytes(store, open, index)? {
                 Some(bytes) => Ok(bytes.freeze()),
                 None => self.read(index),
             },
