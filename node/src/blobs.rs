@@ -183,16 +183,7 @@ impl Blobs {
     /// Takes note that a peer may be gone: requests to it under way end soon unless it shows a sign of life.
     pub(crate) fn doubt(&self, peer: PublicKey) {
         self.inner.pool.doubt(peer);
-        if let Some(gone) = self.inner.http.doubt(&peer) {
-            let seen = self.moved(&peer);
-            let blobs = self.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(pool::DOUBT_TIME).await;
-                if blobs.moved(&peer) == seen {
-                    gone.cancel();
-                }
-            });
-        }
+        self.inner.http.doubt(&peer);
     }
 
     /// What a peer holds of each of these blobs.

@@ -14,6 +14,7 @@ mod batch;
 mod flats;
 mod partial;
 mod pieces;
+mod readers;
 mod sweep;
 mod verify;
 
@@ -44,6 +45,7 @@ pub use batch::Batch;
 pub use lease::Lease;
 pub use partial::{Claim, FinishError, Partial};
 pub use pieces::Pieces;
+pub use readers::Reading;
 pub use sweep::{Exclusive, SweepReport};
 pub use verify::Finding;
 
@@ -56,6 +58,7 @@ use key::Key;
 use lease::Leases;
 use log::Log;
 use partial::Partials;
+use readers::Readers;
 use uses::{USES_VIEW, Uses};
 use view_keeper::{Replay, ViewKeeper, ViewSlot};
 
@@ -90,6 +93,24 @@ pub struct FlatFile {
     pub path: PathBuf,
     /// Bytes.
     pub size: u64,
+    readers: Readers,
+}
+
+impl FlatFile {
+    /// A file of which no store knows that it is read.
+    pub fn new(file: Arc<File>, path: PathBuf, size: u64) -> Self {
+        Self {
+            file,
+            path,
+            size,
+            readers: Readers::default(),
+        }
+    }
+
+    /// Keeps it from being evicted while it is read.
+    pub fn reading(&self) -> Reading {
+        self.readers.enter()
+    }
 }
 
 impl Content {
@@ -564,6 +585,11 @@ impl Store {
         let freed = partials.remove(hash)? + flats.evict(log, hash)?;
         uses.forget(hash);
         Ok(freed)
+    }
+
+    /// Whether somebody reads a flat file now, and said so by [`FlatFile::reading`].
+    pub fn is_read(&self, hash: &Blake3) -> bool {
+        self.inner.flats.readers.are_reading(hash)
     }
 
     /// Removes a file that is stored in part, and nothing that is stored whole; bytes freed.

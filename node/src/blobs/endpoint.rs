@@ -35,9 +35,25 @@ const PACKETS_PER_ACK: u32 = 10;
 
 /// How often a free port is looked for.
 const PORT_ATTEMPTS: u32 = 8;
+/// How often binding is tried: a port that was free may be taken by then.
+const BIND_ATTEMPTS: u32 = 3;
 
 /// Binds, each address over UDP and TCP; no relay, no name service, no address look-up, no port mapping.
 pub(super) async fn bind(
+    addresses: &[SocketAddr],
+    key: &SecretKey,
+) -> Result<(Endpoint, Vec<TcpListener>), TransferError> {
+    let mut attempts = BIND_ATTEMPTS;
+    loop {
+        attempts -= 1;
+        match try_bind(addresses, key).await {
+            Err(error) if attempts > 0 => tracing::debug!(%error, "binding is tried again"),
+            ended => return ended,
+        }
+    }
+}
+
+async fn try_bind(
     addresses: &[SocketAddr],
     key: &SecretKey,
 ) -> Result<(Endpoint, Vec<TcpListener>), TransferError> {

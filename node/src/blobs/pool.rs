@@ -36,7 +36,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection that nobody used for so long is closed.
 const IDLE_MAX: Duration = Duration::from_mins(1);
 /// A connection in doubt must show a sign of life within this: longer than the endpoint's heartbeat of 5 s.
-pub(super) const DOUBT_TIME: Duration = Duration::from_secs(7);
+const DOUBT_TIME: Duration = Duration::from_secs(7);
 
 type Route = (PublicKey, &'static [u8]);
 

@@ -21,16 +21,16 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
+use rustix::net::sockopt;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
-use tokio_util::sync::CancellationToken;
 
 use super::{Identity, path_of, range_header, read_content_range};
 use crate::blobs::TransferError;
-use crate::blobs::wire::{READ_TIMEOUT, Source, StreamError};
+use crate::blobs::wire::{Source, StreamError};
 
 /// Connections to one peer; what would need another goes over QUIC.
 pub(super) const PEER_CONNECTIONS_MAX: usize = 8;
@@ -38,8 +38,18 @@ pub(super) const PEER_CONNECTIONS_MAX: usize = 8;
 const CONNECTIONS_MAX: usize = 256;
 /// Time that connecting and the handshake may take before the peer is asked over QUIC.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time that the first bytes of an answer may take before the peer is asked over QUIC: some networks let
+/// through a handshake and nothing that is larger. Twice it, and connecting, is less than it takes for the
+/// download to leave the peer.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that could not be reached so is not tried again for so long, unless it is met anew.
-const UNREACHABLE_TIME: Duration = Duration::from_mins(10);
+const UNREACHABLE_TIME: Duration = Duration::from_mins(2);
+/// A connection on which nothing comes is asked for a sign of life after this, and then
+const ALIVE_AFTER: Duration = Duration::from_secs(5);
+/// as often as this,
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+/// and is lost when it gave none so many times.
+const ALIVE_TIMES: u32 = 3;
 /// Peers of whom that is remembered.
 const UNREACHABLE_MAX: usize = 4_096;
 /// A connection that nobody used for so long is closed; less than the other end waits.
@@ -63,8 +73,6 @@ pub(in crate::blobs) struct Peers {
 struct Peer {
     idle: Vec<Connected>,
     places: Arc<Semaphore>,
-    /// Cuts off what is under way.
-    gone: CancellationToken,
 }
 
 /// A connection, driven by whoever waits for something on it.
@@ -84,15 +92,18 @@ pub(in crate::blobs) struct Answer {
     pub(in crate::blobs) bytes: Range<u64>,
     /// Size of the whole, as the peer says.
     pub(in crate::blobs) size: u64,
+    /// What came first.
+    first: Option<Result<Bytes, StreamError>>,
     body: Incoming,
     connected: Connected,
-    gone: CancellationToken,
 }
 
 /// A failure on a connection, of which nothing came yet.
 enum Failed {
-    /// As a connection fails that was closed while it was not used.
-    Stale,
+    /// The peer closed it: perhaps long ago, while it was not used.
+    Closed,
+    /// Nothing came for a while.
+    Silent,
     Otherwise(TransferError),
 }
 
@@ -117,15 +128,14 @@ impl Peers {
     /// Takes note that a peer was met: it may be another process than before, and reachable now.
     pub(in crate::blobs) fn meet(&self, peer: &PublicKey) {
         self.unreachable.remove(peer);
+        self.doubt(peer);
+    }
+
+    /// Closes the unused connections to a peer that may be gone; those in use find out by themselves.
+    pub(in crate::blobs) fn doubt(&self, peer: &PublicKey) {
         if let Some(known) = self.known.lock().get_mut(peer) {
             known.idle.clear();
         }
-    }
-
-    /// Forgets the connections to a peer that may be gone; what cuts off those in use.
-    pub(in crate::blobs) fn doubt(&self, peer: &PublicKey) -> Option<CancellationToken> {
-        let known = self.known.lock().remove(peer);
-        known.map(|known| known.gone)
     }
 
     /// Closes what nobody used for a while; to be called now and then.
@@ -144,51 +154,47 @@ impl Peers {
         hash: &Blake3,
         bytes: Range<u64>,
     ) -> Result<Answer, TransferError> {
-        loop {
-            let Some((connected, gone)) = self.idle(peer) else {
-                break;
-            };
-            match request(connected, hash, &bytes, gone).await {
+        while let Some(connected) = self.idle(&peer) {
+            match request(connected, hash, &bytes).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failed::Stale) => {}
+                Err(Failed::Closed) => {}
+                // The others are of the same age.
+                Err(Failed::Silent) => self.doubt(&peer),
                 Err(Failed::Otherwise(error)) => return Err(error),
             }
         }
-        let (connected, gone) = self.connect(peer, addresses).await?;
-        match request(connected, hash, &bytes, gone).await {
+        let connected = self.connect(peer, addresses).await?;
+        match request(connected, hash, &bytes).await {
             Ok(answer) => Ok(answer),
-            Err(Failed::Stale) => Err(self.no_tcp(peer, "it closes the connection")),
+            Err(Failed::Closed) => Err(self.no_tcp(peer, "it closes the connection")),
+            Err(Failed::Silent) => Err(self.no_tcp(peer, "nothing comes over it")),
             Err(Failed::Otherwise(error)) => Err(error),
         }
     }
 
     /// A connection that is kept.
-    fn idle(&self, peer: PublicKey) -> Option<(Connected, CancellationToken)> {
-        let mut peers = self.known.lock();
-        let known = peers.get_mut(&peer)?;
-        let connected = known.idle.pop()?;
-        Some((connected, known.gone.clone()))
+    fn idle(&self, peer: &PublicKey) -> Option<Connected> {
+        self.known.lock().get_mut(peer)?.idle.pop()
     }
 
     async fn connect(
         &self,
         peer: PublicKey,
         addresses: &[SocketAddr],
-    ) -> Result<(Connected, CancellationToken), TransferError> {
+    ) -> Result<Connected, TransferError> {
         let failed = self.unreachable.get(&peer);
         if failed.is_some_and(|since| since.elapsed() < UNREACHABLE_TIME) {
             return Err(unreachable("it could not be reached over TCP lately"));
         }
         let busy = |_| unreachable("all connections are in use");
-        let (place, gone) = {
+        let place = {
             let mut peers = self.known.lock();
             let known = peers.entry(peer).or_insert_with(|| Peer {
                 idle: Vec::new(),
                 places: Arc::new(Semaphore::new(PEER_CONNECTIONS_MAX)),
-                gone: CancellationToken::new(),
             });
             let place = Arc::clone(&known.places).try_acquire_owned();
-            (place.map_err(busy)?, known.gone.clone())
+            place.map_err(busy)?
         };
         let places = Arc::clone(&self.places);
         let places = [place, places.try_acquire_owned().map_err(busy)?];
@@ -206,15 +212,12 @@ impl Peers {
             Err(_) => Err("it does not answer".to_owned()),
         };
         match connected {
-            Ok((sender, driver)) => Ok((
-                Connected {
-                    sender,
-                    driver: Some(Box::pin(driver)),
-                    used: Instant::now(),
-                    _places: places,
-                },
-                gone,
-            )),
+            Ok((sender, driver)) => Ok(Connected {
+                sender,
+                driver: Some(Box::pin(driver)),
+                used: Instant::now(),
+                _places: places,
+            }),
             Err(error) => Err(self.no_tcp(peer, error)),
         }
     }
@@ -229,6 +232,11 @@ impl Peers {
     async fn dial(&self, address: SocketAddr, peer: &PublicKey) -> io::Result<Tls> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
+        // A machine that lost its power says no farewell: it is noticed by its silence.
+        sockopt::set_socket_keepalive(&tcp, true)?;
+        sockopt::set_tcp_keepidle(&tcp, ALIVE_AFTER)?;
+        sockopt::set_tcp_keepintvl(&tcp, ALIVE_EVERY)?;
+        sockopt::set_tcp_keepcnt(&tcp, ALIVE_TIMES)?;
         let tcp = BufReader::with_capacity(READ_BYTES, tcp);
         self.identity.connect(tcp, peer).await
     }
@@ -251,56 +259,53 @@ impl Peers {
     }
 }
 
-/// Sends a request, and waits for the answer's head.
+/// Sends a request, and waits for the answer's head and first bytes.
 async fn request(
+    connected: Connected,
+    hash: &Blake3,
+    bytes: &Range<u64>,
+) -> Result<Answer, Failed> {
+    let answer = timeout(FIRST_TIMEOUT, request_patiently(connected, hash, bytes));
+    answer.await.unwrap_or(Err(Failed::Silent))
+}
+
+async fn request_patiently(
     mut connected: Connected,
     hash: &Blake3,
     bytes: &Range<u64>,
-    gone: CancellationToken,
 ) -> Result<Answer, Failed> {
     let request = Request::get(path_of(hash))
         .header(HOST, "node")
         .header(RANGE, range_header(bytes))
         .body(Empty::new())
         .map_err(|error| Failed::Otherwise(broken(error)))?;
-    let response = {
-        let Connected { sender, driver, .. } = &mut connected;
-        let answered = async {
-            let mut response = pin!(async {
-                sender.ready().await?;
-                sender.send_request(request).await
-            });
-            if let Some(running) = driver {
-                tokio::select! {
-                    biased;
-                    response = &mut response => return response.ok(),
-                    _ = running => *driver = None,
-                }
+    let Connected { sender, driver, .. } = &mut connected;
+    let response = async {
+        let mut response = pin!(async {
+            sender.ready().await?;
+            sender.send_request(request).await
+        });
+        if let Some(running) = driver {
+            tokio::select! {
+                biased;
+                response = &mut response => return response,
+                _ = running => *driver = None,
             }
-            // What it brought before its end is there still.
-            response.await.ok()
-        };
-        let answered = gone.run_until_cancelled(timeout(READ_TIMEOUT, answered));
-        match answered.await {
-            Some(Ok(response)) => response,
-            Some(Err(_)) => {
-                let error = StreamError::Stalled(READ_TIMEOUT).of_transfer();
-                return Err(Failed::Otherwise(error));
-            }
-            None => return Err(Failed::Otherwise(broken("no sign of life"))),
         }
+        // What it brought before its end is there still.
+        response.await
     };
-    let Some(response) = response else {
-        return Err(Failed::Stale);
-    };
+    let response = response.await.map_err(|_| Failed::Closed)?;
     let (bytes, size) = head(&response, bytes).map_err(Failed::Otherwise)?;
-    Ok(Answer {
+    let mut answer = Answer {
         bytes,
         size,
+        first: None,
         body: response.into_body(),
         connected,
-        gone,
-    })
+    };
+    answer.first = Some(answer.next().await);
+    Ok(answer)
 }
 
 /// What an answer's head says that comes.
@@ -334,8 +339,9 @@ fn is_cut_short(error: &hyper::Error) -> bool {
     error.is_incomplete_message() || io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof)
 }
 
-impl Source for Answer {
-    async fn read(&mut self, chunks: &mut [Bytes]) -> Result<usize, StreamError> {
+impl Answer {
+    /// The next bytes that came.
+    async fn next(&mut self) -> Result<Bytes, StreamError> {
         let driver = &mut self.connected.driver;
         let body = &mut self.body;
         let frame = async {
@@ -349,17 +355,24 @@ impl Source for Answer {
             // What it brought before its end is there still.
             body.frame().await
         };
-        match self.gone.run_until_cancelled(frame).await {
-            Some(Some(Ok(frame))) => {
-                let data = frame.into_data().unwrap_or_default();
-                if let Some(first) = chunks.first_mut() {
-                    *first = data;
-                }
-                Ok(1)
-            }
-            Some(None) => Err(StreamError::Ended),
-            Some(Some(Err(error))) if is_cut_short(&error) => Err(StreamError::Ended),
-            Some(Some(Err(_))) | None => Err(StreamError::Lost),
+        match frame.await {
+            Some(Ok(frame)) => Ok(frame.into_data().unwrap_or_default()),
+            None => Err(StreamError::Ended),
+            Some(Err(error)) if is_cut_short(&error) => Err(StreamError::Ended),
+            Some(Err(_)) => Err(StreamError::Lost),
         }
+    }
+}
+
+impl Source for Answer {
+    async fn read(&mut self, chunks: &mut [Bytes]) -> Result<usize, StreamError> {
+        let next = match self.first.take() {
+            Some(first) => first?,
+            None => self.next().await?,
+        };
+        if let Some(first) = chunks.first_mut() {
+            *first = next;
+        }
+        Ok(1)
     }
 }

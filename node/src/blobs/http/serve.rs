@@ -16,12 +16,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{BUFFER_BYTES, Identity, content_range_header, hash_of, read_range};
 use crate::blobs::connections::Connections;
@@ -38,6 +40,8 @@ pub(in crate::blobs) const PEER_CONNECTIONS_MAX: usize = 2 * super::get::PEER_CO
 const IDLE_MAX: Duration = Duration::from_mins(2);
 /// Pieces of an answer that are read and verified before they are sent.
 const AHEAD_PIECES: usize = 2;
+/// Bytes that the system takes ahead of what it can send.
+const UNSENT_BYTES: u32 = 256 << 10;
 /// Pause where the system gives no further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -114,8 +118,14 @@ async fn connection(
     connections: Connections,
     _place: OwnedSemaphorePermit,
 ) {
-    tcp.set_nodelay(true).ok();
-    // The system takes more only when much of what it has is sent: who reads by drops does not move it.
+    let ready = tcp.set_nodelay(true).and_then(|()| {
+        // Else the system takes megabytes ahead of a fast client, and no more until much of that is sent:
+        // a client that becomes slow would look as if it had stopped reading.
+        SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT_BYTES)
+    });
+    if let Err(error) = ready {
+        tracing::debug!(%error, "a connection is left as the system has it");
+    }
     let mut tcp = TimeoutStream::new(tcp);
     tcp.set_write_timeout(Some(WRITE_TIMEOUT));
     let handshake = identity.accept(Box::pin(tcp));
@@ -161,8 +171,10 @@ async fn answer(client: Arc<Client>, request: Request<Incoming>) -> Response<Bod
     let Some(hash) = hash_of(request.uri().path()) else {
         return refuse(StatusCode::NOT_FOUND);
     };
+    // Before the blob is opened, which costs a file and its list.
+    let turn = Arc::clone(&client.server.answering).acquire_owned().await;
     // Absent and refused look the same.
-    let Ok(pieces) = client.open(hash).await else {
+    let (Ok(turn), Ok(pieces)) = (turn, client.open(hash).await) else {
         return refuse(StatusCode::NOT_FOUND);
     };
     let size = pieces.list().size();
@@ -181,9 +193,6 @@ async fn answer(client: Arc<Client>, request: Request<Incoming>) -> Response<Bod
     if range.is_none() && sent.end < size || sent.is_empty() && size > 0 {
         return refuse(StatusCode::NOT_FOUND);
     }
-    let Ok(turn) = Arc::clone(&client.server.answering).acquire_owned().await else {
-        return refuse(StatusCode::NOT_FOUND);
-    };
     if is_waste(sent.end - sent.start) {
         client.waste.take(1).await;
     }
@@ -229,7 +238,9 @@ fn body(
     let parts = stream::iter(indices)
         .map(move |index| {
             let (client, pieces, bytes) = (Arc::clone(&reading), pieces.clone(), bytes.clone());
-            async move {
+            // A task of its own: hyper asks for no more while the client is slow, and what nobody asks for
+            // would keep its place among those that work.
+            let read = tokio::spawn(async move {
                 let hash = pieces.hash();
                 let read = client.work(move || pieces.read(index)).await?;
                 let piece = read.map_err(|error| not_here(hash, &error))?;
@@ -238,7 +249,9 @@ fn body(
                     |byte: u64| usize::try_from(byte.saturating_sub(at)).unwrap_or(usize::MAX);
                 let end = within(bytes.end).min(piece.len());
                 Ok::<_, Cut>(piece.slice(within(bytes.start).min(end)..end))
-            }
+            });
+            let read = AbortOnDropHandle::new(read);
+            async move { read.await.unwrap_or(Err(Cut::NotHere)) }
         })
         .buffered(AHEAD_PIECES)
         .flat_map(move |piece| stream::iter(steps(piece, step)))
