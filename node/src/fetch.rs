@@ -50,8 +50,9 @@ const BULK_MAX: usize = 8;
 const READ_MAX: usize = 128;
 /// Requests that are under way at once, shared evenly among the downloads that run.
 const REQUESTS_MAX: usize = 64;
-/// Pieces in memory at once, from their arrival until they are written; further ones wait.
-const PIECES_MAX: usize = 64;
+/// Pieces in memory at once, from their arrival until they are written; further ones wait. Few, since a
+/// crash loses them: the network may be much faster than the disk.
+const PIECES_MAX: usize = 8;
 /// Reads from the disk at once for those who wait; further ones wait.
 const READS_MAX: usize = 16;
 /// How long a peer that sent wrong bytes is refused.

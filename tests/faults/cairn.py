@@ -63,14 +63,15 @@ def wait_for(condition, seconds: float, what: str):
 
 
 def free_port() -> int:
-    """A port that nobody has at the moment: for TCP, and the one after it for UDP (contents)."""
+    """A port that nobody has at the moment for TCP, nor the one after it for TCP and UDP (contents)."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             with contextlib.suppress(OSError, OverflowError):
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as contents:
                     contents.bind(("127.0.0.1", port + 1))
-                    return port
+                    with socket.create_server(("127.0.0.1", port + 1)):
+                        return port
 
 
 class Failed(Exception):

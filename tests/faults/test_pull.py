@@ -32,6 +32,20 @@ def test_a_pull_is_the_pushed_folder_and_crosses_the_wire_once(two, folder):
     assert again["network_bytes"] == 0 and two.sent() == sent
 
 
+def test_a_former_revision_is_pulled_by_its_name(two, folder):
+    first = two.publish("model")
+    content = fingerprint(two.tree)
+    renew(two.tree, two.rng)
+    two.publish("model")
+    two.sink.json("pull", f"{first['repo']}@{first['commit']}", "--to", str(folder / "first"))
+    pulled = fingerprint(folder / "first")
+    assert {path: pulled[path] for path in content} == content
+    two.sink.json("pull", f"{first['repo']}@main", "--to", str(folder / "newest"))
+    two.check(folder / "newest")
+    wrong = two.sink.run("pull", f"{first['repo']}@no-such-branch", "--to", str(folder / "wrong"))
+    assert wrong.returncode == 1 and "no-such-branch" in wrong.stderr, wrong.stderr
+
+
 def test_a_node_that_was_away_hears_what_it_missed(two):
     first = two.publish("first")
     assert two.sink.stop() == 0

@@ -27,8 +27,9 @@ class Two:
         self.connected()
 
     def connected(self):
-        """Waits until the sink has a peer."""
-        wait_for(lambda: self.sink.json("peers")["peers"], CONNECT_SECONDS, "a peer is connected")
+        """Waits until each has the other for a peer."""
+        for node in (self.sink, self.source):
+            wait_for(lambda node=node: node.json("peers")["peers"], CONNECT_SECONDS, "a peer is there")
 
     def publish(self, name: str, shown=True) -> dict:
         """Pushes the tree on the source, and waits until the sink shows it."""

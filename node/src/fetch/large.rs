@@ -33,7 +33,7 @@ const LISTING_PATIENCE: Duration = Duration::from_secs(1);
 /// After this the first of so many is left, where there is another who was never asked.
 const LISTING_TIME: Duration = Duration::from_secs(5);
 /// Verified pieces of one file that wait to be written; further ones wait in the network.
-const WRITING_MAX: usize = 8;
+const WRITING_MAX: usize = 4;
 /// Pieces of one request that wait to be taken.
 const TAKING_MAX: usize = 1;
 /// Messages of requests that wait to be seen.
