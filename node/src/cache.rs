@@ -5,6 +5,9 @@
 //! are evicted, the least recently used first, and never one that has a [`Room`] (it is on its way) or that
 //! somebody reads.
 //!
+//! Smaller files stand in the log. They count too, and go all together where they and the others exceed the
+//! bound: the log is written anew without them.
+//!
 //! While a push is under way nothing is evicted: its contents may be those of a cached file, and no head
 //! names them yet. The bound may then be exceeded, as far as the disk has room, until the push has ended.
 
@@ -18,12 +21,13 @@ use std::time::Duration;
 use cairn_protocol::hash::{Blake3, RepositoryId};
 use cairn_protocol::limits::FLAT_BYTES_MIN;
 use cairn_protocol::name::RepoKind;
+use cairn_protocol::record::Record;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio_util::sync::CancellationToken;
 
 use self::reach::Reaches;
 use crate::repos::{Repo, RepoError, Repos};
-use crate::store::{Store, StoreError};
+use crate::store::{AllBut, Store, StoreError};
 
 /// Part of the disk that stays free where no bound was set.
 const FREE_PART: u64 = 10;
@@ -66,7 +70,14 @@ struct Inner {
     told: Mutex<Option<Told>>,
     /// Held for reading by a push, for writing while files are evicted.
     pushing: RwLock<()>,
+    /// A head that is signed and not written yet: what it names, nothing in the log names.
+    unsettled: Unsettled,
+    /// Bytes of the log when small files were last looked at.
+    looked_at: Mutex<Option<u64>>,
 }
+
+/// A head that this node signed and that is not in the log yet.
+pub(crate) type Unsettled = Arc<std::sync::Mutex<Option<Record>>>;
 
 /// Generation, bytes of flat and of partial files; then files and bytes that are cached.
 type Told = ((u64, u64, u64), (u64, u64));
@@ -150,7 +161,13 @@ struct Picture {
 }
 
 impl Cache {
-    pub(crate) fn new(store: Store, repos: Repos, data: PathBuf, bytes: Option<u64>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        repos: Repos,
+        data: PathBuf,
+        bytes: Option<u64>,
+        unsettled: Unsettled,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -165,6 +182,8 @@ impl Cache {
                 reaches: Mutex::default(),
                 told: Mutex::default(),
                 pushing: RwLock::default(),
+                unsettled,
+                looked_at: Mutex::default(),
             }),
         }
     }
@@ -224,13 +243,66 @@ impl Cache {
                 () = tokio::time::sleep(LOOK_PAUSE) => {}
             }
             let cache = self.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || cache.enforce()).await {
+            let look = move || {
+                cache.enforce();
+                if let Err(error) = cache.shed() {
+                    tracing::warn!(%error, "small files in the cache were not looked at");
+                }
+            };
+            if let Err(error) = tokio::task::spawn_blocking(look).await {
                 tracing::error!(%error, "the look at the cache's bound failed");
             }
         }
     }
 
-    /// How much is cached. Blocking.
+    /// Evicts the small files where they and the others exceed the bound. Blocking: it reads the log, and
+    /// waits for pushes under way.
+    fn shed(&self) -> Result<(), RepoError> {
+        let Inner { store, repos, .. } = &*self.inner;
+        let log_bytes = store.stats().log_bytes;
+        let most = store.flat_bytes().saturating_add(log_bytes);
+        if self.fits_surely()? && self.inner.bytes.is_none_or(|bound| most <= bound) {
+            return Ok(());
+        }
+        {
+            // Not again for what was found before, whatever of it is somebody's.
+            let bound = self.inner.bytes.unwrap_or(u64::MAX);
+            let step = SLACK_BYTES_MAX.min(bound / SLACK_PART);
+            let mut looked_at = self.inner.looked_at.lock();
+            if let Some(then) = *looked_at
+                && log_bytes < then.saturating_add(step)
+            {
+                *looked_at = Some(log_bytes.min(then));
+                return Ok(());
+            }
+            *looked_at = Some(log_bytes);
+        }
+        let flats = self.picture(&mut self.inner.reaches.lock())?.used;
+        let mut bytes = 0;
+        for (hash, size) in crate::garbage::small_cached(store, repos)? {
+            bytes += if store.contains(&hash)? { size } else { 0 };
+        }
+        if bytes == 0 || flats + bytes <= self.bound(flats + bytes)? {
+            return Ok(());
+        }
+        // No push is under way while the store is held, and none begins.
+        let alone = store.exclusive();
+        let settled = |unsettled: &Unsettled| unsettled.lock().is_ok_and(|head| head.is_none());
+        if !settled(&self.inner.unsettled) {
+            return Ok(());
+        }
+        let small = crate::garbage::small_cached(store, repos)?;
+        let swept = alone.sweep(&AllBut(small.into_keys().collect()), false)?;
+        *self.inner.looked_at.lock() = Some(store.stats().log_bytes);
+        tracing::info!(
+            files = swept.blobs,
+            bytes = swept.bytes,
+            "evicted small files from the cache"
+        );
+        Ok(())
+    }
+
+    /// How much is cached, the small files left out. Blocking.
     pub(crate) fn usage(&self) -> Result<CacheUse, RepoError> {
         let inner = &self.inner;
         let partials = inner.store.partials();

@@ -4,17 +4,18 @@
 //! read whole stops the collection: nothing is deleted while a reachable tree is missing. Repositories of
 //! other nodes are marked from the head that is shown; what is here of a newer one is fetched again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use cairn_protocol::hash::Blake3;
+use cairn_protocol::limits::FLAT_BYTES_MIN;
 use cairn_protocol::name::RepoKind;
 use cairn_protocol::record::{Body, Record};
 
 use crate::control::Progress;
 use crate::node::Inner;
 use crate::publish;
-use crate::repos::{Repo, RepoError, manifest_blobs};
-use crate::store::SweepReport;
+use crate::repos::{Repo, RepoError, Repos};
+use crate::store::{Store, SweepReport};
 
 /// Frees what nothing names; with `dry_run` only says what that would be. Waits for pushes under way.
 pub(crate) fn collect(
@@ -62,20 +63,8 @@ pub(crate) struct Kept {
 
 /// Every blob that a head reaches: refs blobs, commits with their history, trees, manifests, contents, cards.
 fn mark(node: &Inner, progress: &mut dyn FnMut(Progress)) -> Result<HashSet<Blake3>, RepoError> {
-    let mut live = HashSet::new();
-    // The refs blobs of older heads stay too: `verify` follows the whole chain.
-    node.store.records(&mut |envelope| {
-        if let Ok(record) = Record::parse_trusted(envelope)
-            && let Body::Head(head) = record.body()
-        {
-            live.insert(head.refs);
-            live.extend(head.card.text);
-        }
-    })?;
-    let repos: Vec<Repo> = RepoKind::ALL
-        .into_iter()
-        .flat_map(|kind| node.repos.list(kind))
-        .collect();
+    let mut marks = Marks::new(&node.store)?;
+    let repos = all_repos(&node.repos);
     for (done, repo) in repos.iter().enumerate() {
         let what = format!("marking {}", repo.full_name());
         progress(Progress {
@@ -83,31 +72,106 @@ fn mark(node: &Inner, progress: &mut dyn FnMut(Progress)) -> Result<HashSet<Blak
             done: done as u64,
             total: repos.len() as u64,
         });
-        mark_repo(node, repo, &mut live)?;
+        marks.walk(&node.repos, repo, None)?;
     }
-    Ok(live)
+    Ok(marks.live)
 }
 
-fn mark_repo(node: &Inner, repo: &Repo, live: &mut HashSet<Blake3>) -> Result<(), RepoError> {
-    let reader = node.repos.reader();
-    live.extend(
-        repo.refs_blob()?
-            .0
-            .values()
-            .flat_map(|target| target.tags.iter().copied()),
-    );
-    for entry_hash in repo.history()?.entries() {
-        let entry = reader.commit_entry(&entry_hash)?;
-        live.extend([entry_hash, entry.object]);
-        let mut folders: Vec<Blake3> = entry.manifest.into_iter().collect();
-        while let Some(folder) = folders.pop() {
-            if !live.insert(folder) {
-                continue;
+/// The cache's part in the log, and its bytes: small contents that only repositories of others reach which
+/// nobody pinned, and only as content.
+pub(crate) fn small_cached(
+    store: &Store,
+    repos: &Repos,
+) -> Result<HashMap<Blake3, u64>, RepoError> {
+    let mut marks = Marks::new(store)?;
+    let (kept, others): (Vec<Repo>, Vec<Repo>) = all_repos(repos)
+        .into_iter()
+        .partition(|repo| repos.is_kept(&repo.id()));
+    for repo in &kept {
+        marks.walk(repos, repo, None)?;
+    }
+    // What both have is the former's, whatever else stands in the same folder.
+    marks.seen.clear();
+    let mut small = HashMap::new();
+    for repo in &others {
+        let mut of_repo = HashMap::new();
+        match marks.walk(repos, repo, Some(&mut of_repo)) {
+            Ok(()) => small.extend(of_repo),
+            // Without its metadata none of its files is known to be content.
+            Err(error) => {
+                tracing::debug!(repo = repo.full_name(), %error, "not looked at for the cache");
             }
-            let manifest = reader.manifest(&folder)?;
-            live.extend(manifest_blobs(&manifest));
-            folders.extend(manifest.entries.iter().filter_map(|entry| entry.manifest));
         }
     }
-    Ok(())
+    small.retain(|hash, _| !marks.live.contains(hash));
+    Ok(small)
+}
+
+fn all_repos(repos: &Repos) -> Vec<Repo> {
+    let of = |kind| repos.list(kind);
+    RepoKind::ALL.into_iter().flat_map(of).collect()
+}
+
+/// What is needed, as far as it was walked.
+struct Marks {
+    live: HashSet<Blake3>,
+    /// Folders that were walked.
+    seen: HashSet<Blake3>,
+}
+
+impl Marks {
+    fn new(store: &Store) -> Result<Self, RepoError> {
+        let mut live = HashSet::new();
+        // The refs blobs of older heads stay too: `verify` follows the whole chain.
+        store.records(&mut |envelope| {
+            if let Ok(record) = Record::parse_trusted(envelope)
+                && let Body::Head(head) = record.body()
+            {
+                live.insert(head.refs);
+                live.extend(head.card.text);
+            }
+        })?;
+        let seen = HashSet::new();
+        Ok(Self { live, seen })
+    }
+
+    /// Marks all that a repository reaches, but for its small contents where those are asked for.
+    fn walk(
+        &mut self,
+        repos: &Repos,
+        repo: &Repo,
+        mut small: Option<&mut HashMap<Blake3, u64>>,
+    ) -> Result<(), RepoError> {
+        let reader = repos.reader();
+        let Self { live, seen } = self;
+        live.extend(
+            repo.refs_blob()?
+                .0
+                .values()
+                .flat_map(|target| target.tags.iter().copied()),
+        );
+        for entry_hash in repo.history()?.entries() {
+            let entry = reader.commit_entry(&entry_hash)?;
+            live.extend([entry_hash, entry.object]);
+            let mut folders: Vec<Blake3> = entry.manifest.into_iter().collect();
+            while let Some(folder) = folders.pop() {
+                if !seen.insert(folder) {
+                    continue;
+                }
+                let manifest = reader.manifest(&folder)?;
+                live.extend([folder, manifest.tree]);
+                for entry in &manifest.entries {
+                    live.extend(entry.pointer);
+                    folders.extend(entry.manifest);
+                    match (&mut small, entry.blake3, entry.size) {
+                        (Some(small), Some(hash), Some(size)) if size < FLAT_BYTES_MIN => {
+                            small.insert(hash, size);
+                        }
+                        (_, hash, _) => live.extend(hash),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }

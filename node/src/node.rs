@@ -12,7 +12,7 @@ use cairn_protocol::name::NamespaceName;
 use cairn_protocol::record::{self, Body, Header, Link, Record, Role};
 
 use crate::access::Access;
-use crate::cache::Cache;
+use crate::cache::{Cache, Unsettled};
 use crate::config::Config;
 use crate::control::Progress;
 use crate::fetch::{Arriving, FetchError, Fetched, Transfer, Wanted};
@@ -97,7 +97,7 @@ pub(crate) struct Inner {
     /// Held by whoever moves a head.
     pub(crate) publishing: Mutex<()>,
     /// A head whose seq is spent in the journal, and that is not in the log yet.
-    pub(crate) unsettled: Mutex<Option<Record>>,
+    pub(crate) unsettled: Unsettled,
     pub(crate) gateway_url: Mutex<Option<String>>,
     pub(crate) started: Instant,
     namespace_name: String,
@@ -168,11 +168,13 @@ impl Node {
             Some((*repository, head.id()))
         });
         repos.loaded(namespace, local.pinned, &signed.collect());
+        let unsettled = Unsettled::default();
         let cache = Cache::new(
             store.clone(),
             repos.clone(),
             folder.path().to_owned(),
             config.cache_bytes,
+            Arc::clone(&unsettled),
         );
         let access = Access::default();
         let mut inner = Inner {
@@ -186,7 +188,7 @@ impl Node {
             access,
             namespace,
             publishing: Mutex::new(()),
-            unsettled: Mutex::new(None),
+            unsettled,
             gateway_url: Mutex::new(None),
             started: Instant::now(),
             namespace_name: NamespaceName::Hash(namespace).to_string(),

@@ -24,7 +24,6 @@ use cairn_protocol::record::{Body, NamesTarget, Record};
 pub use self::commit::{Commit, CommitInfo, Entry, EntryKind, FileEntry};
 pub use self::repo::{CardView, Repo};
 
-pub(crate) use self::commit::manifest_blobs;
 pub(crate) use self::gate::Pending;
 pub(crate) use self::invalid::WrongClaim;
 pub(crate) use self::reader::Reader;

@@ -46,7 +46,7 @@ pub use lease::Lease;
 pub use partial::{Claim, FinishError, Partial};
 pub use pieces::Pieces;
 pub use readers::Reading;
-pub use sweep::{Exclusive, SweepReport};
+pub use sweep::{AllBut, Exclusive, Live, SweepReport};
 pub use verify::Finding;
 
 use crate::files::segments::{Appender, Folder, Location};
@@ -587,7 +587,12 @@ impl Store {
         Ok(freed)
     }
 
-    /// Whether somebody reads a flat file now, and said so by [`FlatFile::reading`].
+    /// Keeps a flat file from being evicted, for who is about to read it.
+    pub fn reading(&self, hash: &Blake3) -> Reading {
+        self.inner.flats.readers.of(hash).enter()
+    }
+
+    /// Whether somebody reads a flat file now, and said so.
     pub fn is_read(&self, hash: &Blake3) -> bool {
         self.inner.flats.readers.are_reading(hash)
     }

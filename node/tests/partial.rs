@@ -938,7 +938,7 @@ mod model {
                         store = open(dir.path());
                     }
                     Step::Sweep => {
-                        let live = samples.iter().map(|sample| sample.hash).collect();
+                        let live: HashSet<Blake3> = samples.iter().map(|sample| sample.hash).collect();
                         store.exclusive().sweep(&live, false).unwrap();
                     }
                 }

@@ -1019,7 +1019,7 @@ fn whoever_marks_for_a_sweep_can_read_everything() {
     let exclusive = store.exclusive();
     assert_holds(&store, &contents);
     assert_eq!(store.verify_all(&mut |_, _| {}).unwrap(), []);
-    let live = contents.iter().map(|bytes| Blake3::of(bytes)).collect();
+    let live: HashSet<Blake3> = contents.iter().map(|bytes| Blake3::of(bytes)).collect();
     assert_eq!(exclusive.sweep(&live, false).unwrap().blobs, 0);
     assert_holds(&store, &contents);
 }

@@ -188,3 +188,27 @@ def test_a_rate_holds(folder, rng, limit):
         two.check(folder / "out")
     finally:
         two.close()
+
+
+def test_small_files_count_too(folder, rng):
+    """They stand in the log: it is written anew without them once they exceed the bound."""
+    two = Two(folder, rng, large=(), small=2)
+    bound = 2 * MIB
+    two.sink.environment["CAIRN_CACHE_SIZE"] = str(bound)
+    for number in range(80):
+        (two.tree / f"small-{number:02}.bin").write_bytes(rng.randbytes(40 << 10))
+    try:
+        two.up()
+        pushed = two.publish("many")
+        two.sink.json("pull", pushed["repo"])
+        blobs = lambda: two.sink.json("status")["bytes"]  # noqa: E731
+        assert blobs() > 80 * (40 << 10)
+        # It looks once a minute.
+        wait_for(lambda: blobs() < bound, 90, "the small files are gone")
+        assert two.sink.run("verify").returncode == 0
+        before = two.sent()
+        got = two.sink.gateway.file(pushed["repo"], "main", "small-07.bin")
+        assert got.sha256 == file_sha256(two.tree / "small-07.bin")
+        assert two.sent() > before, "it comes again"
+    finally:
+        two.close()

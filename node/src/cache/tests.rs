@@ -52,7 +52,8 @@ impl World {
         );
         let pinned: HashSet<RepositoryId> = pinned.iter().copied().collect();
         repos.loaded(NamespaceId::from_bytes([9; 32]), pinned, &BTreeMap::new());
-        Cache::new(store, repos, self.folder.path().to_owned(), bytes)
+        let folder = self.folder.path().to_owned();
+        Cache::new(store, repos, folder, bytes, Arc::default())
     }
 
     fn here(&self, seed: u8) -> bool {
@@ -61,11 +62,30 @@ impl World {
     }
 }
 
+/// A small file that both repositories have.
+const SHARED: &str = "of both";
+
+/// One that only this repository has.
+fn own(name: &str) -> String {
+    format!("of {name} alone")
+}
+
+fn card(name: &str) -> String {
+    format!("# {name}\n")
+}
+
 fn push(node: &Node, scratch: &Path, name: &str, seeds: [u8; 2]) {
     let dir = scratch.join(name);
     std::fs::create_dir(&dir).unwrap();
     for seed in seeds {
         std::fs::write(dir.join(format!("{seed}.bin")), vec![seed; FILE_BYTES]).unwrap();
+    }
+    for (file, text) in [
+        ("README.md", card(name)),
+        ("own.txt", own(name)),
+        ("shared.txt", SHARED.to_owned()),
+    ] {
+        std::fs::write(dir.join(file), text).unwrap();
     }
     let request = PushRequest {
         dir,
@@ -176,4 +196,37 @@ fn without_a_size_a_tenth_of_the_disk_stays_free() {
     disk(9 * file);
     cache.enforce();
     assert_eq!((1..=4).filter(|&seed| world.here(seed)).count(), 3);
+}
+
+#[test]
+fn small_files_go_where_the_bound_is_exceeded_but_those_that_somebody_needs() {
+    let world = World::new();
+    let (one, two) = (world.repo("one"), world.repo("two"));
+    let store = &world.node.inner.store;
+    let here = |text: String| store.contains(&Blake3::of(text.as_bytes())).unwrap();
+    let file = FILE_BYTES as u64;
+    world.cache(Some(3 * file), &[one.id()]).shed().unwrap();
+    assert!(here(own("two")), "all is within the bound");
+    let cache = world.cache(Some(2 * file), &[one.id()]);
+    let mut signed = None;
+    let last = &mut |envelope: &[u8]| signed = Record::parse_trusted(envelope).ok();
+    store.records(last).unwrap();
+    *cache.inner.unsettled.lock().unwrap() = signed;
+    cache.shed().unwrap();
+    assert!(here(own("two")), "a head that is not written may name it");
+    *cache.inner.unsettled.lock().unwrap() = None;
+    *cache.inner.looked_at.lock() = None;
+    cache.shed().unwrap();
+    assert!(!here(own("two")), "nobody needs it");
+    assert!(here(own("one")) && here(card("one")), "pinned");
+    assert!(here(SHARED.to_owned()), "of a pinned one, too");
+    assert!(here(card("two")), "what the listing shows");
+    for repo in [one, two] {
+        let commit = repo.commit("main").unwrap();
+        assert!(commit.entry("own.txt").unwrap().is_some(), "it is listed");
+    }
+    // Not looked at again before there is more.
+    let log_bytes = store.stats().log_bytes;
+    assert_eq!(*cache.inner.looked_at.lock(), Some(log_bytes));
+    cache.shed().unwrap();
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::claims::{Claimed, disagreement};
 use super::entry::{Entry, Stage, Where};
 use super::{FetchError, Fetcher};
-use crate::store::{Content, Digests, FlatFile, Reading, Store, StoreError};
+use crate::store::{Content, Digests, FlatFile, Store, StoreError};
 
 /// Pieces that are fetched ahead of a reader, at most.
 const AHEAD_PIECES_MAX: u64 = 16;
@@ -38,9 +38,8 @@ struct Place {
     ahead: u64,
     /// The last piece that was read from the disk.
     piece: Option<(u64, Bytes)>,
-    /// The stored file, which is not evicted meanwhile.
+    /// The stored file.
     content: Option<Content>,
-    reading: Option<Reading>,
 }
 
 impl Arriving {
@@ -173,11 +172,7 @@ impl Arriving {
         } else {
             let (store, hash) = (inner.store.clone(), self.entry.hash);
             let content = inner.blocking(move || store.content(&hash)).await?;
-            let mut place = self.place.lock();
-            if let Content::Flat(flat) = &content {
-                place.reading = Some(flat.reading());
-            }
-            place.content = Some(content.clone());
+            self.place.lock().content = Some(content.clone());
             content
         };
         let start = index * PIECE_BYTES;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::claims::Claimed;
 use super::{FetchError, Transfer};
-use crate::store::{Claim, Digests, Partial};
+use crate::store::{Claim, Digests, Partial, Reading};
 use crate::swarm::peer_id;
 
 /// Claims of one download that are judged with it; who comes with a further one waits for its end.
@@ -51,6 +51,7 @@ struct State {
     claims: Vec<Claimed>,
     verdicts: Vec<(Claim, &'static str)>,
     partial: Option<Partial>,
+    reading: Option<Reading>,
     /// Verified pieces that are not written yet.
     memory: HashMap<u64, Arc<InMemory>>,
     done: u64,
@@ -271,8 +272,9 @@ impl Entry {
         self.state.lock().memory.remove(&index);
     }
 
-    /// All is stored.
-    pub(super) fn store(&self, digests: Digests) {
+    /// All is stored, and kept from eviction until the last who waits for it is gone.
+    pub(super) fn store(&self, digests: Digests, reading: Reading) {
+        self.state.lock().reading = Some(reading);
         self.end(Stage::Stored(digests));
     }
 

@@ -67,7 +67,7 @@ pub(super) async fn run(inner: Arc<Inner>, entry: Arc<Entry>, before: Vec<Cancel
     // Whatever it still does to the file must be over before another one begins.
     job.close().await;
     match ended {
-        Ok(digests) => entry.store(digests),
+        Ok(digests) => entry.store(digests, inner.store.reading(&entry.hash)),
         Err(End::Abandoned) => entry.fail(FetchError::Stopped),
         Err(End::Failed(error)) => {
             tracing::debug!(hash = %entry.hash, path = entry.first.path, %error, "a download failed");
@@ -104,6 +104,8 @@ struct Job {
     starved: Duration,
     ticked: Instant,
     turn: Option<Turn>,
+    /// Held to the end: what is on its way is not evicted.
+    room: Vec<Room>,
 }
 
 /// A place among those that run.
@@ -150,6 +152,7 @@ impl Job {
             starved: Duration::ZERO,
             ticked: Instant::now(),
             turn: None,
+            room: Vec::new(),
         }
     }
 
@@ -165,16 +168,14 @@ impl Job {
         self.turn = Some(self.turn().await?);
         self.inner.running.fetch_add(1, Ordering::AcqRel);
         let _running = Running(Arc::clone(&self.inner));
-        // Held to the end: what is on its way is not evicted.
-        let room;
         let mut partial = match self.open().await? {
             Found::Stored(digests) => return Ok(digests),
             Found::Partial(partial) => {
-                room = self.room().await?;
+                self.room = self.room().await?;
                 partial
             }
             Found::Nothing => {
-                room = self.room().await?;
+                self.room = self.room().await?;
                 self.entry.run(None, 0);
                 let list = self.find_list().await?;
                 let (store, hash) = (self.inner.store.clone(), self.entry.hash);
@@ -187,7 +188,6 @@ impl Job {
             self.fetch(&partial).await?;
             self.settle().await?;
             if let Some(digests) = self.finish(&partial).await? {
-                drop(room);
                 return Ok(digests);
             }
             // Pieces were found changed on the disk: they are fetched again.

@@ -156,7 +156,7 @@ pub(super) fn fail_all(inner: &Inner) {
 
 fn end(inner: &Inner, entry: &Arc<Entry>, ended: Result<Digests, FetchError>) {
     match ended {
-        Ok(digests) => entry.store(digests),
+        Ok(digests) => entry.store(digests, inner.store.reading(&entry.hash)),
         Err(error) => entry.fail(error),
     }
     inner.remove(entry);

@@ -103,6 +103,7 @@ async fn on(seed: u8, upload_rate: Option<u64>, folder: Arc<TempDir>, store: Sto
         repos,
         folder.path().to_owned(),
         Some(1 << 40),
+        Arc::default(),
     );
     let fetcher = Fetcher::spawn(
         store.clone(),

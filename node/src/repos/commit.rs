@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cairn_protocol::entry::CommitEntry;
 use cairn_protocol::git::CommitObject;
 use cairn_protocol::hash::{Blake3, GitOid, Sha256};
-use cairn_protocol::manifest::{EntryKind as ManifestKind, Manifest, ManifestEntry};
+use cairn_protocol::manifest::{EntryKind as ManifestKind, ManifestEntry};
 use cairn_protocol::pointer::Pointer;
 
 use super::reader::damaged;
@@ -407,14 +407,4 @@ fn shown(path: String, entry: &ManifestEntry) -> Option<Entry> {
         kind,
         oid: entry.oid,
     })
-}
-
-/// What a manifest names, for marking and verifying: every blob that must be there.
-pub(crate) fn manifest_blobs(manifest: &Manifest) -> impl Iterator<Item = Blake3> + '_ {
-    std::iter::once(manifest.tree).chain(
-        manifest
-            .entries
-            .iter()
-            .flat_map(|entry| entry.blake3.into_iter().chain(entry.pointer)),
-    )
 }

@@ -6,6 +6,7 @@
 //! its file.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 use std::path::Path;
 
 use cairn_protocol::hash::Blake3;
@@ -16,6 +17,28 @@ use super::key::Key;
 use super::lease::{Alone, Leases};
 use super::{Store, StoreError};
 use crate::files::frames::{FRAME_HEADER_BYTES, Frame, SEGMENT_HEADER_BYTES};
+
+/// Which blobs a sweep leaves.
+pub trait Live {
+    /// Whether it leaves this one.
+    fn has(&self, hash: &Blake3) -> bool;
+}
+
+impl<S: BuildHasher> Live for HashSet<Blake3, S> {
+    fn has(&self, hash: &Blake3) -> bool {
+        self.contains(hash)
+    }
+}
+
+/// All blobs but these.
+#[derive(Debug)]
+pub struct AllBut(pub HashSet<Blake3>);
+
+impl Live for AllBut {
+    fn has(&self, hash: &Blake3) -> bool {
+        !self.0.contains(hash)
+    }
+}
 
 /// What [`Exclusive::sweep`] freed, or would free.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,7 +102,7 @@ impl Exclusive {
     /// Removes every blob that is not in `live`; records always stay. With `dry_run` only says what it would do.
     ///
     /// Changes nothing where the log is damaged.
-    pub fn sweep(&self, live: &HashSet<Blake3>, dry_run: bool) -> Result<SweepReport, StoreError> {
+    pub fn sweep(&self, live: &dyn Live, dry_run: bool) -> Result<SweepReport, StoreError> {
         let inner = &*self.store.inner;
         let _alone = inner.sweeping.write();
         let survey = self.survey(live)?;
@@ -103,7 +126,7 @@ impl Exclusive {
         Ok(report)
     }
 
-    fn survey(&self, live: &HashSet<Blake3>) -> Result<Survey, StoreError> {
+    fn survey(&self, live: &dyn Live) -> Result<Survey, StoreError> {
         let index = &self.store.inner.index;
         let mut survey = Survey {
             evictions: self.evictions()?,
@@ -127,12 +150,12 @@ impl Exclusive {
                 }
                 match said {
                     Said::Mark => return Ok(()),
-                    Said::Blob { hash, bytes } if !live.contains(hash) => {
+                    Said::Blob { hash, bytes } if !live.has(hash) => {
                         survey.dead.insert(*hash, bytes.len() as u64);
                     }
                     Said::Digests(facts)
                         if facts.flat.is_some()
-                            && !live.contains(&facts.digests.blake3)
+                            && !live.has(&facts.digests.blake3)
                             && !index.is_damaged(&facts.digests.blake3) =>
                     {
                         survey.dead.insert(facts.digests.blake3, facts.digests.size);
@@ -150,7 +173,7 @@ impl Exclusive {
         Ok(survey)
     }
 
-    fn rewrite(&self, survey: &Survey, live: &HashSet<Blake3>) -> Result<(), StoreError> {
+    fn rewrite(&self, survey: &Survey, live: &dyn Live) -> Result<(), StoreError> {
         let index = &self.store.inner.index;
         let evictions = &survey.evictions;
         let mut counted = HashSet::new();
@@ -266,7 +289,7 @@ impl Exclusive {
     fn remove_files(
         &self,
         survey: &Survey,
-        live: &HashSet<Blake3>,
+        live: &dyn Live,
         dry_run: bool,
         report: &mut SweepReport,
     ) -> Result<(), StoreError> {
@@ -298,7 +321,7 @@ impl Exclusive {
         let damaged = flats.dir().join("damaged");
         for name in files.list(&damaged)? {
             let Ok(hash) = name.parse() else { continue };
-            if !live.contains(&hash) || !inner.index.is_damaged(&hash) {
+            if !live.has(&hash) || !inner.index.is_damaged(&hash) {
                 report.strays += 1;
                 let path = damaged.join(name);
                 report.freed_bytes += self.remove_damaged(&path, dry_run)?;
@@ -330,7 +353,7 @@ impl Exclusive {
 
 /// Whether a frame is still needed.
 fn keeps(
-    live: &HashSet<Blake3>,
+    live: &dyn Live,
     standings: &HashMap<Blake3, Standing>,
     frame: &Frame<'_>,
     said: &Said<'_>,
@@ -338,14 +361,14 @@ fn keeps(
     let standing = |hash: &Blake3| standings.get(hash).copied().unwrap_or_default();
     match said {
         Said::Record { .. } => true,
-        Said::Blob { hash, .. } => live.contains(hash),
+        Said::Blob { hash, .. } => live.has(hash),
         Said::Damaged { hash, size } => {
             let small = *size < cairn_protocol::limits::FLAT_BYTES_MIN;
-            live.contains(hash) && (small || standing(hash).damaged == Some(frame.offset))
+            live.has(hash) && (small || standing(hash).damaged == Some(frame.offset))
         }
         Said::Digests(facts) => {
             let hash = &facts.digests.blake3;
-            live.contains(hash) && standing(hash).digests == Some(frame.offset)
+            live.has(hash) && standing(hash).digests == Some(frame.offset)
         }
         // Those that count are told apart before.
         Said::Evicted { .. } | Said::Mark => false,
@@ -379,7 +402,7 @@ fn recounted(facts: Facts, standings: &HashMap<Blake3, Standing>) -> Facts {
 
 fn note_freed(
     said: &Said<'_>,
-    live: &HashSet<Blake3>,
+    live: &dyn Live,
     counted: &mut HashSet<Blake3>,
     freed: &mut Freed,
     is_damaged: &dyn Fn(&Blake3) -> bool,
@@ -389,13 +412,13 @@ fn note_freed(
         Said::Digests(facts) if facts.flat.is_some() => {
             (facts.digests.blake3, facts.digests.size, facts.digests.size)
         }
-        Said::Damaged { hash, .. } if !live.contains(hash) => {
+        Said::Damaged { hash, .. } if !live.has(hash) => {
             freed.forgotten.push(*hash);
             return;
         }
         _ => return,
     };
-    if live.contains(&hash) || is_damaged(&hash) || !counted.insert(hash) {
+    if live.has(&hash) || is_damaged(&hash) || !counted.insert(hash) {
         return;
     }
     freed.blobs += 1;
