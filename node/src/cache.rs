@@ -287,8 +287,9 @@ impl Cache {
         }
         // No push is under way while the store is held, and none begins.
         let alone = store.exclusive();
-        let settled = |unsettled: &Unsettled| unsettled.lock().is_ok_and(|head| head.is_none());
-        if !settled(&self.inner.unsettled) {
+        // Not waited for: who is at it may wait for the store.
+        let unsettled = self.inner.unsettled.try_lock();
+        if !unsettled.is_ok_and(|head| head.is_none()) {
             return Ok(());
         }
         let small = crate::garbage::small_cached(store, repos)?;

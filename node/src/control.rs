@@ -463,6 +463,8 @@ fn pin(node: &Node, repo: &str, pinned: bool) -> Result<Value, Failure> {
     let repo = find(node, repo)?;
     if repo.is_pinned() != pinned {
         let repository = repo.id();
+        // What is being swept was chosen by what was pinned then.
+        let _lease = node.inner.store.lease();
         let entry = if pinned {
             JournalEntry::Pinned { repository }
         } else {

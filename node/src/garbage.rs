@@ -94,14 +94,8 @@ pub(crate) fn small_cached(
     marks.seen.clear();
     let mut small = HashMap::new();
     for repo in &others {
-        let mut of_repo = HashMap::new();
-        match marks.walk(repos, repo, Some(&mut of_repo)) {
-            Ok(()) => small.extend(of_repo),
-            // Without its metadata none of its files is known to be content.
-            Err(error) => {
-                tracing::debug!(repo = repo.full_name(), %error, "not looked at for the cache");
-            }
-        }
+        // What can't be read may need, as metadata, what another has for content.
+        marks.walk(repos, repo, Some(&mut small))?;
     }
     small.retain(|hash, _| !marks.live.contains(hash));
     Ok(small)

@@ -249,6 +249,8 @@ pub(crate) fn push(
 
 /// Takes in a head that was signed and could not be written, before anything else rests on its ref.
 pub(crate) fn settle(node: &Inner) -> Result<(), PublishError> {
+    // First: who holds the store for itself asks what is unsettled, which is held below.
+    let _lease = node.store.lease();
     let _turn = turn(node);
     home::settle(node)
 }
