@@ -253,3 +253,32 @@ fn read_request(bytes: &[u8]) -> Result<Request, Cut> {
     };
     Ok(request)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_of_a_request_panic(kind in 0_u8..12, rest in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let bytes = [&[kind][..], &rest].concat();
+            if let Ok(request) = read_request(&bytes) {
+                prop_assert!(matches!(request, Request::Get(_) | Request::GetMany(_)));
+            }
+        }
+
+        #[test]
+        fn what_a_getter_asks_is_understood(hashes in proptest::collection::vec(any::<[u8; 32]>(), 1..9), from in 0_u64..1 << 40, len in 1_u64..1 << 20) {
+            let hashes: Vec<Hash> = hashes.into_iter().map(Hash::from_bytes).collect();
+            let ranges = ChunkRanges::from(bao_tree::ChunkNum(from)..bao_tree::ChunkNum(from + len));
+            let one = Request::Get(GetRequest::blob_ranges(hashes[0], ranges.clone()));
+            let seq = iroh_blobs::protocol::ChunkRangesSeq::from_ranges(vec![ranges; hashes.len()]);
+            let many = Request::GetMany(GetManyRequest::new(hashes, seq));
+            for request in [one, many] {
+                let bytes = postcard::to_allocvec(&request).unwrap();
+                prop_assert_eq!(read_request(&bytes).ok(), Some(request));
+            }
+        }
+    }
+}
