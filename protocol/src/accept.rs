@@ -16,6 +16,7 @@
 mod anew;
 mod attested;
 mod chain;
+mod changes;
 mod course;
 mod held;
 mod pool;

@@ -1,6 +1,6 @@
 //! All that is known of one namespace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::hash::{RecordId, RepositoryId};
 use crate::key::PublicKey;
@@ -12,24 +12,12 @@ use crate::record::{
 
 use super::attested::{AllAttested, Attested};
 use super::chain::{Base, Chain, Place, Rule};
+use super::changes::{Changes, Staged};
 use super::course::Course;
 use super::held::{Carried, HeadItem, Held, Origin};
-use super::pool::{Pool, Ticket, Waiting};
+use super::pool::{Pool, Waiting};
 use super::tree::{Planted, Tree};
 use super::{Refusal, Verdict, anew};
-
-/// A change record, as far as heads rest on it.
-#[derive(Debug, Clone)]
-struct Staged {
-    repository: RepositoryId,
-    epoch: u64,
-    signer: PublicKey,
-    reference: Box<str>,
-    entitled: bool,
-    ticket: Option<Ticket>,
-}
-
-type Changes = BTreeMap<RecordId, Staged>;
 
 /// State of one namespace: its records, and what follows from them.
 #[derive(Debug, Clone, Default)]
@@ -40,18 +28,7 @@ pub(super) struct Space {
     pub(super) names: BTreeMap<(RepoKind, RepoName), Chain<Option<NamesTarget>>>,
     pub(super) freshness: BTreeMap<Visibility, Chain<Freshness>>,
     changes: Changes,
-    /// Changes whose signer is not entitled, as far as is known.
-    unentitled: BTreeSet<RecordId>,
     attested: BTreeMap<RepositoryId, AllAttested>,
-}
-
-/// Whether a head's changes are known, entitled, and of its repository and epoch.
-fn is_ready(changes: &Changes, repository: RepositoryId, epoch: u64, head: &HeadItem) -> bool {
-    head.changes.iter().all(|id| {
-        changes.get(id).is_some_and(|change| {
-            change.entitled && change.repository == repository && change.epoch == epoch
-        })
-    })
 }
 
 /// Calls `$run` with the rule of a repository's heads.
@@ -60,7 +37,7 @@ macro_rules! with_heads_rule {
         let (course, changes, repository): (&Course, &Changes, RepositoryId) =
             ($course, $changes, $repository);
         let entitled = |epoch: u64, key: &PublicKey| course.is_home(epoch, key);
-        let ready = |epoch: u64, head: &HeadItem| is_ready(changes, repository, epoch, head);
+        let ready = |epoch: u64, head: &HeadItem| changes.are_ready(repository, epoch, head);
         let $rule = Rule {
             epoch: course.epoch(),
             base: $base,
@@ -94,7 +71,7 @@ impl Space {
                 let held = self.repositories.get(&RepositoryId::from(id))?;
                 Some(held.origin.as_ref()?.ticket.is_some())
             }
-            (Body::Change(_), _) => Some(self.changes.get(&id)?.ticket.is_some()),
+            (Body::Change(_), _) => self.changes.waits(&id),
             (Body::Head(_), repository) => {
                 let held = self.repositories.get(&repository?)?;
                 held.heads.waits(&anew::place_of(record))
@@ -145,10 +122,7 @@ impl Space {
                 }
                 self.drop_if_empty(id);
             }
-            Waiting::Change(_, id) => {
-                self.changes.remove(id);
-                self.unentitled.remove(id);
-            }
+            Waiting::Change(_, id) => self.changes.forget(id),
             Waiting::Head(_, id, place) => {
                 if let Some(held) = self.repositories.get_mut(id) {
                     held.forget_head(place);
@@ -185,17 +159,8 @@ impl Space {
     /// Follows new grants: nothing that was in the state leaves it.
     pub(super) fn extend(&mut self, pool: &mut Pool) {
         let Some(course) = &self.course else { return };
-        let mut touched = BTreeSet::new();
-        for id in self.unentitled.clone() {
-            if let Some(change) = self.changes.get_mut(&id)
-                && judge(change, course)
-            {
-                pool.release(&mut change.ticket);
-                self.unentitled.remove(&id);
-                touched.insert(change.repository);
-            }
-        }
-        for id in touched {
+        let entitled = |change: &Staged| publishes(course, change);
+        for id in self.changes.extend(&entitled, pool) {
             self.advance(id, pool);
         }
         self.restart_freshness(pool);
@@ -204,14 +169,8 @@ impl Space {
     /// Follows another course, or other rows: everything is read anew.
     pub(super) fn restart(&mut self, carried: &Carried, pool: &mut Pool) {
         let Some(course) = &self.course else { return };
-        self.unentitled.clear();
-        for (id, change) in &mut self.changes {
-            if judge(change, course) {
-                pool.release(&mut change.ticket);
-            } else {
-                self.unentitled.insert(*id);
-            }
-        }
+        let entitled = |change: &Staged| publishes(course, change);
+        self.changes.restart(&entitled, pool);
         let entitled = |epoch: u64, key: &PublicKey| course.is_home(epoch, key);
         for chain in self.names.values_mut() {
             chain.restart(&anew::rule(course.epoch(), &entitled), pool);
@@ -308,34 +267,20 @@ impl Space {
         repository: RepositoryId,
         pool: &mut Pool,
     ) -> Verdict {
-        let id = record.id();
-        if self.changes.contains_key(&id) {
+        if self.changes.contains(&record.id()) {
             return Verdict::Known;
         }
-        let mut change = Staged {
-            repository,
-            epoch: record.header().epoch,
-            signer: record.header().signers[0],
-            reference: body.reference.as_str().into(),
-            entitled: false,
-            ticket: None,
-        };
+        let change = Staged::new(record, body, repository);
         let epoch = change.epoch;
         match &self.course {
-            Some(course) if judge(&mut change, course) => {}
+            Some(course) if publishes(course, &change) => self.changes.add(record.id(), change),
             Some(course) if course.grants_are_settled(epoch) => {
                 return Verdict::Refused(Refusal::NotEntitled);
             }
             _ => {
-                let waiting = Waiting::Change(record.namespace(), id);
-                change.ticket = Some(pool.admit(false, record.envelope().len(), waiting));
-                self.unentitled.insert(id);
+                self.changes.hold(record, change, pool);
+                return Verdict::Waiting;
             }
-        }
-        let entitled = change.entitled;
-        self.changes.insert(id, change);
-        if !entitled {
-            return Verdict::Waiting;
         }
         self.advance(repository, pool);
         let in_force = self.course.as_ref().map(Course::epoch);
@@ -514,15 +459,8 @@ fn is_settled(held: &Held) -> bool {
     origin.is_some_and(|origin| origin.ticket.is_none())
 }
 
-/// Decides whether a change's signer may publish there, and notes it.
-fn judge(change: &mut Staged, course: &Course) -> bool {
-    let Staged {
-        repository,
-        epoch,
-        signer,
-        reference,
-        ..
-    } = &*change;
-    change.entitled = course.publishes(*epoch, signer, repository, reference);
-    change.entitled
+/// Whether a change's signer may publish there.
+fn publishes(course: &Course, change: &Staged) -> bool {
+    let (epoch, signer) = (change.epoch, &change.signer);
+    course.publishes(epoch, signer, &change.repository, &change.reference)
 }
