@@ -333,6 +333,14 @@ pub(crate) fn touched(ledger: &Ledger, record: &Record) -> Vec<RepositoryId> {
             ledger.repositories_of(&namespace).copied().collect()
         }
         Body::Repository(_) => vec![RepositoryId::from(record.id())],
+        // Heads may have waited for changes that it lets its key sign.
+        Body::Account(account) => {
+            let all = ledger.repositories_of(&record.namespace()).copied();
+            account
+                .repositories
+                .clone()
+                .unwrap_or_else(|| all.collect())
+        }
         _ => record.header().repository.into_iter().collect(),
     }
 }

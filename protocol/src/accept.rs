@@ -13,6 +13,7 @@
 //!   records of one version the namespace, whichever was seen first;
 //! - no head is shown whose chain within the epoch, or one of whose changes, is unknown.
 
+mod accounts;
 mod anew;
 mod attested;
 mod chain;
@@ -27,14 +28,11 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use view::{HeadView, NamespaceView, RepositoryView};
+pub use view::{AccountView, HeadView, NamespaceView, RepositoryView};
 
 use crate::hash::{Blake3, NamespaceId, RecordId, RepositoryId};
 use crate::key::PublicKey;
-use crate::name::{RepoKind, RepoName};
-use crate::record::{
-    Attestation, Body, Freshness, Link, NamesTarget, Namespace, Record, Rows, Visibility,
-};
+use crate::record::{Attestation, Body, Namespace, Record, Rows};
 
 use chain::{Fact, Place, Standing};
 use held::{Carried, HeadItem};
@@ -195,6 +193,7 @@ impl Ledger {
                 space.insert_names(record, name, body.target.clone(), pool)
             }
             (Body::Freshness(body), _) => space.insert_freshness(record, body, pool),
+            (Body::Account(body), _) => space.insert_account(record, body, pool),
             (Body::Attestation(body), Some(repository)) => {
                 space.insert_attestation(record, body, repository, pool)
             }
@@ -285,7 +284,8 @@ impl Ledger {
                 | Waiting::Head(namespace, ..)
                 | Waiting::Names(namespace, ..)
                 | Waiting::Freshness(namespace, ..)
-                | Waiting::Attestation(namespace, ..) => namespace,
+                | Waiting::Attestation(namespace, ..)
+                | Waiting::Account(namespace, ..) => namespace,
             };
             if let Some(space) = self.spaces.get_mut(namespace) {
                 space.forget(&waiting);
@@ -408,72 +408,9 @@ impl Ledger {
             .filter_map(|id| self.repository(id))
     }
 
-    /// What a folded name leads to; `None` for one that was never given, or was released.
-    pub fn name(
-        &self,
-        namespace: &NamespaceId,
-        kind: RepoKind,
-        name: &RepoName,
-    ) -> Option<&NamesTarget> {
-        let chain = self
-            .spaces
-            .get(namespace)?
-            .names
-            .get(&(kind, name.clone()))?;
-        chain.current()?.1.item.as_ref()
-    }
-
-    /// All names of a namespace that lead somewhere, by kind and folded name.
-    pub fn names(
-        &self,
-        namespace: &NamespaceId,
-    ) -> impl Iterator<Item = (RepoKind, &RepoName, &NamesTarget)> {
-        let names = self.spaces.get(namespace).map(|space| &space.names);
-        names
-            .into_iter()
-            .flatten()
-            .filter_map(|((kind, name), chain)| {
-                let target = chain.current()?.1.item.as_ref()?;
-                Some((*kind, name, target))
-            })
-    }
-
-    /// The newest freshness, and its record.
-    pub fn freshness(
-        &self,
-        namespace: &NamespaceId,
-        visibility: Visibility,
-    ) -> Option<(RecordId, &Freshness)> {
-        let chain = self.spaces.get(namespace)?.freshness.get(&visibility)?;
-        let ((_, id), fact) = chain.current()?;
-        Some((id, &fact.item))
-    }
-
-    /// Seq and prev of the next record of a name, where the home may sign one.
-    pub fn next_name(
-        &self,
-        namespace: &NamespaceId,
-        kind: RepoKind,
-        name: &RepoName,
-    ) -> Option<Link> {
-        let space = self.spaces.get(namespace)?;
-        let chain = space.names.get(&(kind, name.clone()));
-        next_anew(space, chain, &|course, epoch, key| {
-            course.is_home(epoch, key)
-        })
-    }
-
-    /// Seq and prev of the next freshness, where one may be signed.
-    pub fn next_freshness(&self, namespace: &NamespaceId, visibility: Visibility) -> Option<Link> {
-        let space = self.spaces.get(namespace)?;
-        let chain = space.freshness.get(&visibility);
-        next_anew(space, chain, &|course, epoch, key| {
-            course.freshens(epoch, key)
-        })
-    }
-
-    /// Whether a key may sign changes of a ref in the epoch in force. Its `end` is not looked at:
-    /// the home does that, by its own clock.
+    /// Whether changes of a ref that a key signs in the epoch in force are accepted: a role or an account
+    /// gave it the right at some time. What was dropped, revoked or has ended since, the home looks at
+    /// before it takes one in.
     pub fn may_publish(
         &self,
         namespace: &NamespaceId,
@@ -481,11 +418,8 @@ impl Ledger {
         repository: &RepositoryId,
         reference: &str,
     ) -> bool {
-        let course = self
-            .spaces
-            .get(namespace)
-            .and_then(|space| space.course.as_ref());
-        course.is_some_and(|course| course.publishes(course.epoch(), key, repository, reference))
+        let space = self.spaces.get(namespace);
+        space.is_some_and(|space| space.may_publish(key, repository, reference))
     }
 
     /// The head, in the history of the one in force, that took a change in.
@@ -507,22 +441,4 @@ fn head_view(((epoch, seq), id): Place, fact: &Fact<HeadItem>) -> HeadView<'_> {
         card: &fact.item.shown.card,
         settings: &fact.item.shown.settings,
     }
-}
-
-/// Seq and prev of the next record of a chain that is begun anew in each epoch.
-fn next_anew<T>(
-    space: &Space,
-    chain: Option<&chain::Chain<T>>,
-    entitled: &dyn Fn(&course::Course, u64, &PublicKey) -> bool,
-) -> Option<Link> {
-    let course = space
-        .course
-        .as_ref()
-        .filter(|course| course.frozen.is_none())?;
-    let Some(chain) = chain else {
-        return Some(Link { seq: 1, prev: None });
-    };
-    chain.next(&anew::rule(course.epoch(), &|epoch, key| {
-        entitled(course, epoch, key)
-    }))
 }

@@ -100,6 +100,12 @@ impl Object {
     }
 }
 
+impl From<bool> for Value {
+    fn from(boolean: bool) -> Self {
+        Self::Bool(boolean)
+    }
+}
+
 impl From<u64> for Value {
     fn from(integer: u64) -> Self {
         Self::Integer(integer)

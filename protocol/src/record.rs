@@ -5,6 +5,7 @@
 //! payload names. Whether that key was entitled is [`crate::accept`]'s to say. The payload is never
 //! rebuilt: members that this version doesn't know are kept, since the signed bytes are.
 
+mod account;
 mod attestation;
 mod change;
 mod freshness;
@@ -15,7 +16,9 @@ mod namespace;
 mod nonce;
 mod repository;
 mod rows;
+mod scope;
 
+pub use account::Account;
 pub use attestation::Attestation;
 pub use change::{Change, RefNameError, check_ref_name, ref_matches};
 pub use freshness::{Freshness, Visibility};
@@ -164,6 +167,8 @@ pub enum Body {
     Freshness(Freshness),
     /// What somebody found of a repository.
     Attestation(Attestation),
+    /// A key may publish, until it is revoked.
+    Account(Account),
 }
 
 impl Body {
@@ -177,6 +182,7 @@ impl Body {
             Self::Head(_) => "head",
             Self::Freshness(_) => "freshness",
             Self::Attestation(_) => "attestation",
+            Self::Account(_) => "account",
         }
     }
 
@@ -202,6 +208,7 @@ impl Body {
             "head" => Self::Head(Head::decode(members)?),
             "freshness" => Self::Freshness(Freshness::decode(members)?),
             "attestation" => Self::Attestation(Attestation::decode(members)?),
+            "account" => Self::Account(Account::decode(members)?),
             other => return Err(RecordError::Type(other.chars().take(80).collect())),
         })
     }
@@ -215,6 +222,7 @@ impl Body {
             Self::Head(body) => body.encode(payload),
             Self::Freshness(body) => body.encode(payload),
             Self::Attestation(body) => body.encode(payload),
+            Self::Account(body) => body.encode(payload),
         }
     }
 
@@ -227,6 +235,7 @@ impl Body {
             Self::Head(_) => Head::MEMBERS,
             Self::Freshness(_) => Freshness::MEMBERS,
             Self::Attestation(_) => Attestation::MEMBERS,
+            Self::Account(_) => Account::MEMBERS,
         }
     }
 }

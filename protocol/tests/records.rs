@@ -5,8 +5,12 @@ mod targets;
 
 #[path = "records/acceptance.rs"]
 mod acceptance;
+#[path = "records/accounts.rs"]
+mod accounts;
 #[path = "records/forms.rs"]
 mod forms;
+#[path = "records/members.rs"]
+mod members;
 #[path = "records/vectors.rs"]
 mod vectors;
 #[path = "records/world.rs"]

@@ -9,15 +9,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use cairn_protocol::accept::{Ledger, Verdict};
+use cairn_protocol::accept::{Ledger, RepositoryView, Verdict};
 use cairn_protocol::envelope::Envelope;
 use cairn_protocol::hash::{Blake3, GitOid, NamespaceId, RecordId, RepositoryId};
 use cairn_protocol::json::{self, Object, Value};
 use cairn_protocol::key::SecretKey;
 use cairn_protocol::name::RepoKind;
 use cairn_protocol::record::{
-    Attestation, Body, Card, Change, Delegation, Freshness, Head, Header, Link, Names, NamesTarget,
-    Namespace, Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
+    Account, Attestation, Body, Card, Change, Delegation, Freshness, Head, Header, Link, Names,
+    NamesTarget, Namespace, Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
 };
 
 /// A target: asserts what must hold of any bytes.
@@ -173,6 +173,7 @@ pub struct History {
     names: Vec<Record>,
     freshness: Vec<Record>,
     attestations: Vec<Record>,
+    accounts: Vec<Record>,
 }
 
 /// Records of one history; the rest of the bytes makes none.
@@ -186,6 +187,10 @@ const OTHER_HOME: u8 = 5;
 const PUBLISHER: u8 = 6;
 const OTHER_PUBLISHER: u8 = 7;
 const STRANGER: u8 = 8;
+/// May sign account records.
+const REGISTRAR: u8 = 9;
+/// May publish where an account record says so, and nowhere by a role.
+pub const HOLDER: u8 = 10;
 
 fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed([seed; 32])
@@ -204,18 +209,20 @@ impl History {
             names: Vec::new(),
             freshness: Vec::new(),
             attestations: Vec::new(),
+            accounts: Vec::new(),
         };
         history.begin();
         while history.items.len() < RECORDS_MAX
             && let Some(byte) = history.bytes.pop_front()
         {
-            match byte % 16 {
+            match byte % 18 {
                 0 | 1 => history.namespace(),
                 2 => history.repository(),
                 3..=5 => history.change(),
                 6 | 7 => history.name(),
                 8 => history.fresh(),
                 9 => history.attest(),
+                10 | 11 => history.account(),
                 _ => history.head(),
             }
         }
@@ -271,6 +278,15 @@ impl History {
             delegation.refs = Some(vec!["refs/heads/*".to_owned()]);
             delegated.push(delegation);
         }
+        if self.chance(2) {
+            delegated.push(Delegation {
+                key: key(REGISTRAR).public(),
+                roles: vec![Role::Account],
+                repositories: None,
+                refs: self.chance(4).then(|| vec!["refs/tags/*".to_owned()]),
+                end: Some(0),
+            });
+        }
         delegated
     }
 
@@ -287,6 +303,7 @@ impl History {
             Body::Names(_) => &mut self.names,
             Body::Freshness(_) => &mut self.freshness,
             Body::Attestation(_) => &mut self.attestations,
+            Body::Account(_) => &mut self.accounts,
         };
         if known.iter().any(|other| other.id() == id) {
             return None;
@@ -415,9 +432,10 @@ impl History {
             entry: Some(Blake3::from_bytes([2; 32])),
             nonce: Nonce::from_bytes([self.byte(); 16]),
         };
-        let signer = match self.byte() % 6 {
-            0..=3 => PUBLISHER,
-            4 => OTHER_PUBLISHER,
+        let signer = match self.byte() % 8 {
+            0..=2 => PUBLISHER,
+            3 => OTHER_PUBLISHER,
+            4..=6 => HOLDER,
             _ => home,
         };
         self.sign(header, Body::Change(body), &[signer]);
@@ -503,6 +521,29 @@ impl History {
         self.sign(header, Body::Attestation(body), &[signer]);
     }
 
+    fn account(&mut self) {
+        let (mut header, home) = self.header();
+        let holder = [HOLDER, HOLDER, OTHER_PUBLISHER][usize::from(self.byte() % 3)];
+        let of_it = |(_, record): &(usize, &Record)| matches!(record.body(), Body::Account(body) if body.key == key(holder).public());
+        let accounts = self.accounts.iter().enumerate();
+        let chain: Vec<usize> = accounts.filter(of_it).map(|(index, _)| index).collect();
+        header.chain = Some(self.follow(&header, &chain, |history| &history.accounts));
+        let body = Account {
+            key: key(holder).public(),
+            holder: self.chance(2).then(|| Blake3::from_bytes([3; 32])),
+            repositories: self.chance(4).then(|| vec![self.some_repository()]),
+            refs: self.chance(4).then(|| vec!["refs/heads/*".to_owned()]),
+            end: Some(0),
+            revoked: self.chance(5),
+        };
+        let signer = match self.byte() % 8 {
+            0 => home,
+            1 => PUBLISHER,
+            _ => REGISTRAR,
+        };
+        self.sign(header, Body::Account(body), &[signer]);
+    }
+
     /// The namespace of all records.
     pub fn namespace_id(&self) -> NamespaceId {
         self.namespaces[0].namespace()
@@ -534,8 +575,19 @@ impl History {
             .iter()
             .flat_map(|view| ledger.attestations(&view.id))
             .collect();
+        let accounts: Vec<_> = ledger.accounts(&namespace).collect();
+        let holders = [HOLDER, OTHER_PUBLISHER].map(|holder| {
+            let holder = key(holder).public();
+            let may = |view: &RepositoryView<'_>| {
+                ["refs/heads/main", "refs/tags/v1"]
+                    .map(|to| ledger.may_publish(&namespace, &holder, &view.id, to))
+            };
+            let may: Vec<_> = repositories.iter().map(may).collect();
+            let next = ledger.next_account(&namespace, &holder);
+            (ledger.account(&namespace, &holder), next, may)
+        });
         format!(
-            "{attested:?}\n{namespaces:#?}\n{repositories:#?}\n{names:?}\n{target:?}\n{fresh:?}\n{next:?}\n{taken:?}"
+            "{accounts:?}\n{holders:?}\n{attested:?}\n{namespaces:#?}\n{repositories:#?}\n{names:?}\n{target:?}\n{fresh:?}\n{next:?}\n{taken:?}"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Records that replace one another under one home: heads, names, freshness.
+//! Records that replace one another under one home: heads, names, freshness, accounts.
 //!
 //! A chain keeps every fact that a record of it stated, and from these, for the epoch in force, the
 //! *tip*: the newest that is connected, through `prev`, to where the epoch begins. Two entitled
@@ -115,6 +115,20 @@ impl<T> Chain<T> {
     /// Any fact of a version.
     pub(super) fn any_at(&self, version: Version) -> Option<&Fact<T>> {
         self.facts.range(at(version)).next().map(|(_, fact)| fact)
+    }
+
+    /// All facts, by version and id.
+    pub(super) fn facts(&self) -> impl Iterator<Item = (&Place, &Fact<T>)> {
+        self.facts.iter()
+    }
+
+    /// The facts of one epoch, by seq and id.
+    pub(super) fn facts_of(
+        &self,
+        epoch: u64,
+    ) -> impl DoubleEndedIterator<Item = (&Place, &Fact<T>)> {
+        let (low, high) = (at((epoch, 0)), at((epoch, u64::MAX)));
+        self.facts.range(*low.start()..=*high.end())
     }
 
     /// Adds the fact of a record that an entitled key signed, in an epoch up to that in force.
@@ -247,7 +261,8 @@ impl<T> Chain<T> {
             .map(|((_, id), fact)| (*id, fact))
     }
 
-    fn release(&mut self, place: &Place, pool: &mut Pool) {
+    /// A record waits no longer.
+    pub(super) fn release(&mut self, place: &Place, pool: &mut Pool) {
         if let Some(fact) = self.facts.get_mut(place) {
             pool.release(&mut fact.ticket);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::hash::{RecordId, RepositoryId};
 use crate::key::PublicKey;
-use crate::record::{Change, Record};
+use crate::record::Record;
 
 use super::held::HeadItem;
 use super::pool::{Pool, Ticket, Waiting};
@@ -22,12 +22,18 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    pub(super) fn new(record: &Record, body: &Change, repository: RepositoryId) -> Self {
+    /// A change that a key signs in an epoch.
+    pub(super) fn new(
+        epoch: u64,
+        signer: PublicKey,
+        repository: RepositoryId,
+        reference: &str,
+    ) -> Self {
         Self {
             repository,
-            epoch: record.header().epoch,
-            signer: record.header().signers[0],
-            reference: body.reference.as_str().into(),
+            epoch,
+            signer,
+            reference: reference.into(),
             entitled: false,
             ticket: None,
         }
@@ -93,6 +99,19 @@ impl Changes {
         pool: &mut Pool,
     ) -> BTreeSet<RepositoryId> {
         let waiting = self.unentitled.iter().copied().collect();
+        self.entitle(waiting, entitled, pool)
+    }
+
+    /// As [`Self::extend`], only those of one signer.
+    pub(super) fn extend_for(
+        &mut self,
+        signer: PublicKey,
+        entitled: &dyn Fn(&Staged) -> bool,
+        pool: &mut Pool,
+    ) -> BTreeSet<RepositoryId> {
+        let (low, high) = ([0; RecordId::SIZE].into(), [0xff; RecordId::SIZE].into());
+        let waiting = self.unentitled.range((signer, low)..=(signer, high));
+        let waiting = waiting.copied().collect();
         self.entitle(waiting, entitled, pool)
     }
 

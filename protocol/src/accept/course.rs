@@ -27,6 +27,8 @@ struct Epoch {
     /// What any record of the epoch granted: a key that loses its role is refused by the home at
     /// once, and by everybody from the next epoch on; what was taken in before stays valid.
     granted: BTreeMap<PublicKey, Vec<Delegation>>,
+    /// Whether any key was given the role to sign account records.
+    has_accounts: bool,
     /// Whether a recovery key could still replace its first record.
     home_is_open: bool,
     /// Whether a recovery key could still replace one of its records, or the one that ends it.
@@ -42,6 +44,7 @@ impl Course {
                 home: body.home,
                 carried: body.carried,
                 granted: BTreeMap::new(),
+                has_accounts: false,
                 home_is_open: self.recoverable,
                 grants_are_open: true,
             });
@@ -52,6 +55,7 @@ impl Course {
         self.recoverable |= body.recovery.is_some();
         epoch.grants_are_open = self.recoverable;
         for delegation in &body.delegated {
+            epoch.has_accounts |= delegation.roles.contains(&Role::Account);
             let granted = epoch.granted.entry(delegation.key).or_default();
             if !granted.contains(delegation) {
                 granted.push(delegation.clone());
@@ -96,7 +100,34 @@ impl Course {
         self.is_home(epoch, key) || self.grants(epoch, key).iter().any(freshens)
     }
 
-    /// Whether a key may sign changes of a ref in an epoch.
+    /// Whether a key may sign account records in an epoch.
+    pub(super) fn signs_accounts(&self, epoch: u64, key: &PublicKey) -> bool {
+        let signs = |delegation: &Delegation| delegation.roles.contains(&Role::Account);
+        self.grants(epoch, key).iter().any(signs)
+    }
+
+    /// Whether account records that a key signs in an epoch count for a ref: they give no right
+    /// beyond where the root gave the role.
+    pub(super) fn entitles(
+        &self,
+        epoch: u64,
+        key: &PublicKey,
+        repository: &RepositoryId,
+        reference: &str,
+    ) -> bool {
+        self.grants(epoch, key)
+            .iter()
+            .any(|delegation| delegation.entitles(repository, reference))
+    }
+
+    /// Whether it is settled for good which changes of an epoch are entitled, by roles or by
+    /// accounts: while any key may sign account records there, another may come.
+    pub(super) fn changes_are_settled(&self, epoch: u64) -> bool {
+        let may_come = self.at(epoch).is_some_and(|epoch| epoch.has_accounts);
+        self.grants_are_settled(epoch) && !may_come
+    }
+
+    /// Whether a key was given the role to sign changes of a ref in an epoch.
     pub(super) fn publishes(
         &self,
         epoch: u64,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::hash::{Blake3, NamespaceId, RecordId, RepositoryId};
+use crate::key::PublicKey;
 use crate::limits::{RECORDS_WAITING_BYTES_MAX, RECORDS_WAITING_MAX};
 use crate::name::{RepoKind, RepoName};
 use crate::record::Visibility;
@@ -30,6 +31,7 @@ pub(super) enum Waiting {
     Names(NamespaceId, (RepoKind, RepoName), Place),
     Freshness(NamespaceId, Visibility, Place),
     Attestation(NamespaceId, RepositoryId, RecordId),
+    Account(NamespaceId, PublicKey, Place),
     Rows(Blake3),
 }
 

@@ -6,10 +6,11 @@ use crate::hash::{RecordId, RepositoryId};
 use crate::key::PublicKey;
 use crate::name::{RepoKind, RepoName};
 use crate::record::{
-    Attestation, Body, Change, Freshness, Head, NamesTarget, Namespace, Record, Repository,
-    Visibility,
+    Account, Attestation, Body, Change, Freshness, Head, NamesTarget, Namespace, Record,
+    Repository, Visibility,
 };
 
+use super::accounts::Accounts;
 use super::attested::{AllAttested, Attested};
 use super::chain::{Base, Chain, Place, Rule};
 use super::changes::{Changes, Staged};
@@ -28,6 +29,7 @@ pub(super) struct Space {
     pub(super) names: BTreeMap<(RepoKind, RepoName), Chain<Option<NamesTarget>>>,
     pub(super) freshness: BTreeMap<Visibility, Chain<Freshness>>,
     changes: Changes,
+    pub(super) accounts: Accounts,
     attested: BTreeMap<RepositoryId, AllAttested>,
 }
 
@@ -55,6 +57,7 @@ impl Space {
             && self.names.is_empty()
             && self.freshness.is_empty()
             && self.changes.is_empty()
+            && self.accounts.is_empty()
             && self.attested.is_empty()
     }
 
@@ -88,6 +91,7 @@ impl Space {
                 let chain = self.freshness.get(&body.visibility)?;
                 chain.waits(&anew::place_of(record))
             }
+            (Body::Account(body), _) => self.accounts.waits(&body.key, &anew::place_of(record)),
         }
     }
 
@@ -141,6 +145,7 @@ impl Space {
                     }
                 }
             }
+            Waiting::Account(_, key, place) => self.accounts.forget(key, place),
             Waiting::Rows(_) => {}
         }
     }
@@ -159,7 +164,8 @@ impl Space {
     /// Follows new grants: nothing that was in the state leaves it.
     pub(super) fn extend(&mut self, pool: &mut Pool) {
         let Some(course) = &self.course else { return };
-        let entitled = |change: &Staged| publishes(course, change);
+        self.accounts.extend(course, pool);
+        let entitled = |change: &Staged| publishes(course, &self.accounts, change);
         for id in self.changes.extend(&entitled, pool) {
             self.advance(id, pool);
         }
@@ -169,7 +175,8 @@ impl Space {
     /// Follows another course, or other rows: everything is read anew.
     pub(super) fn restart(&mut self, carried: &Carried, pool: &mut Pool) {
         let Some(course) = &self.course else { return };
-        let entitled = |change: &Staged| publishes(course, change);
+        self.accounts.restart(course, pool);
+        let entitled = |change: &Staged| publishes(course, &self.accounts, change);
         self.changes.restart(&entitled, pool);
         let entitled = |epoch: u64, key: &PublicKey| course.is_home(epoch, key);
         for chain in self.names.values_mut() {
@@ -270,11 +277,13 @@ impl Space {
         if self.changes.contains(&record.id()) {
             return Verdict::Known;
         }
-        let change = Staged::new(record, body, repository);
-        let epoch = change.epoch;
+        let (epoch, signer) = (record.header().epoch, record.header().signers[0]);
+        let change = Staged::new(epoch, signer, repository, &body.reference);
         match &self.course {
-            Some(course) if publishes(course, &change) => self.changes.add(record.id(), change),
-            Some(course) if course.grants_are_settled(epoch) => {
+            Some(course) if publishes(course, &self.accounts, &change) => {
+                self.changes.add(record.id(), change);
+            }
+            Some(course) if course.changes_are_settled(epoch) => {
                 return Verdict::Refused(Refusal::NotEntitled);
             }
             _ => {
@@ -372,6 +381,41 @@ impl Space {
         entered.insert_into(&mut self.freshness, body.visibility, body.clone(), pool)
     }
 
+    /// What it grants counts for changes that wait for it.
+    pub(super) fn insert_account(
+        &mut self,
+        record: &Record,
+        body: &Account,
+        pool: &mut Pool,
+    ) -> Verdict {
+        let course = self.course.as_ref();
+        let verdict = self.accounts.insert(record, body, course, pool);
+        let (Some(course), Verdict::Accepted | Verdict::Kept | Verdict::Frozen(_)) =
+            (course, verdict)
+        else {
+            return verdict;
+        };
+        let (accounts, place) = (&self.accounts, anew::place_of(record));
+        let entitled = |change: &Staged| accounts.publishes_by(&place, course, change);
+        for id in self.changes.extend_for(body.key, &entitled, pool) {
+            self.advance(id, pool);
+        }
+        verdict
+    }
+
+    /// Whether a key may sign changes of a ref in the epoch in force.
+    pub(super) fn may_publish(
+        &self,
+        key: &PublicKey,
+        repository: &RepositoryId,
+        reference: &str,
+    ) -> bool {
+        self.course.as_ref().is_some_and(|course| {
+            let change = Staged::new(course.epoch(), *key, *repository, reference);
+            publishes(course, &self.accounts, &change)
+        })
+    }
+
     /// Anybody may attest: what it is worth is for the reader to say.
     pub(super) fn insert_attestation(
         &mut self,
@@ -459,8 +503,9 @@ fn is_settled(held: &Held) -> bool {
     origin.is_some_and(|origin| origin.ticket.is_none())
 }
 
-/// Whether a change's signer may publish there.
-fn publishes(course: &Course, change: &Staged) -> bool {
+/// Whether a change's signer may publish there: by a role, or by an account.
+fn publishes(course: &Course, accounts: &Accounts, change: &Staged) -> bool {
     let (epoch, signer) = (change.epoch, &change.signer);
     course.publishes(epoch, signer, &change.repository, &change.reference)
+        || accounts.publish(course, change)
 }

@@ -3,7 +3,7 @@
 use crate::hash::{Blake3, NamespaceId, RecordId, RepositoryId};
 use crate::json::Object;
 use crate::key::PublicKey;
-use crate::record::{Card, Head, Link, Namespace, Repository};
+use crate::record::{Account, Card, Head, Link, Namespace, Repository};
 
 /// A namespace as its record in force says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +65,26 @@ pub struct HeadView<'a> {
     pub card: &'a Card,
     /// Settings that peers honour.
     pub settings: &'a Object,
+}
+
+/// What is in force for an account: its newest record of the epoch in force, all before it known.
+///
+/// It may be a revocation. Where [`super::Ledger::next_account`] has no answer, a later record is known than
+/// this, or two of one version: the home then takes in nothing from the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountView<'a> {
+    /// The account record.
+    pub id: RecordId,
+    /// Its epoch, that of the namespace.
+    pub epoch: u64,
+    /// Its seq within the epoch.
+    pub seq: u64,
+    /// When it was signed, in seconds since the Unix epoch.
+    pub time: u64,
+    /// Who signed it.
+    pub signer: PublicKey,
+    /// What it says.
+    pub body: &'a Account,
 }
 
 impl HeadView<'_> {

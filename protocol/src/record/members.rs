@@ -71,6 +71,13 @@ impl<'a> Members<'a> {
         }
     }
 
+    pub(super) fn boolean(&self, name: &str) -> Result<bool, RecordError> {
+        match self.value(name)? {
+            Value::Bool(boolean) => Ok(*boolean),
+            _ => Err(self.wrong(name, "is neither true nor false")),
+        }
+    }
+
     pub(super) fn text(&self, name: &str) -> Result<&'a str, RecordError> {
         match self.value(name)? {
             Value::Text(text) => Ok(text),

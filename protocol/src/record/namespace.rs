@@ -8,16 +8,13 @@ use crate::json::{Object, Value};
 use crate::key::PublicKey;
 use crate::limits::SIGNERS_MAX;
 
-use super::change::check_ref_pattern;
 use super::members::{Members, texts};
-use super::{RecordError, ref_matches};
+use super::{RecordError, scope};
 
 /// Root keys of a namespace: so many that old and new ones fit into one record's signatures.
 const ROOT_KEYS_MAX: usize = SIGNERS_MAX / 2;
 /// Delegated keys; more are refused.
 const DELEGATIONS_MAX: usize = 256;
-/// Repositories or ref patterns of one delegation; more are refused.
-const SCOPE_MAX: usize = 256;
 /// Claims; more are refused.
 const CLAIMS_MAX: usize = 16;
 /// Bytes of a claim's value; longer ones are refused.
@@ -68,15 +65,17 @@ pub struct Delegation {
 impl Delegation {
     /// Whether it lets its key move that ref of that repository.
     pub fn publishes(&self, repository: &RepositoryId, reference: &str) -> bool {
-        let in_repository = |ids: &Vec<RepositoryId>| ids.contains(repository);
-        let in_refs = |patterns: &Vec<String>| {
-            patterns
-                .iter()
-                .any(|pattern| ref_matches(pattern, reference))
-        };
-        self.roles.contains(&Role::Publish)
-            && self.repositories.as_ref().is_none_or(in_repository)
-            && self.refs.as_ref().is_none_or(in_refs)
+        self.roles.contains(&Role::Publish) && self.covers(repository, reference)
+    }
+
+    /// Whether account records that its key signs can let others move that ref of that repository.
+    pub fn entitles(&self, repository: &RepositoryId, reference: &str) -> bool {
+        self.roles.contains(&Role::Account) && self.covers(repository, reference)
+    }
+
+    fn covers(&self, repository: &RepositoryId, reference: &str) -> bool {
+        let (repositories, refs) = (self.repositories.as_deref(), self.refs.as_deref());
+        scope::covers(repositories, refs, repository, reference)
     }
 }
 
@@ -208,16 +207,11 @@ impl RootKeys {
 
 impl Delegation {
     fn decode(members: &Members<'_>) -> Result<Self, RecordError> {
-        let refs: Option<Vec<String>> = members.parsed_list_or_null("refs", 1..=SCOPE_MAX)?;
-        for pattern in refs.iter().flatten() {
-            check_ref_pattern(pattern)
-                .map_err(|error| members.wrong("refs", format!("does not read: {error}")))?;
-        }
         Ok(Self {
             key: members.parsed("key")?,
             roles: members.parsed_list("roles", 1..=3)?,
-            repositories: members.parsed_list_or_null("repositories", 1..=SCOPE_MAX)?,
-            refs,
+            repositories: scope::repositories(members)?,
+            refs: scope::refs(members)?,
             end: members.integer_or_null("end")?,
         })
     }

@@ -6,14 +6,14 @@ use cairn_protocol::accept::{Ledger, Refusal, Verdict};
 use cairn_protocol::hash::{RecordId, RepositoryId};
 use cairn_protocol::limits::RECORDS_WAITING_MAX;
 use cairn_protocol::name::RepoKind;
-use cairn_protocol::record::{Link, NamesTarget, Record, Role, RootKeys, Rows, Visibility};
+use cairn_protocol::record::{Body, Link, NamesTarget, Record, Role, RootKeys, Rows, Visibility};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::targets::{History, Item, assert_same};
+use crate::targets::{HOLDER, History, Item, assert_same};
 use crate::world::{
-    HOME, NEXT_HOME, NEXT_ROOT, PUBLISHER, RECOVERY, ROOT, Realm, STRANGER, World, first, key,
-    later, name, namespace_body, publisher,
+    HOME, NEXT_HOME, NEXT_ROOT, PUBLISHER, RECOVERY, ROOT, Realm, STRANGER, World, account_body,
+    first, key, later, name, namespace_body, publisher,
 };
 
 /// Puts items into an order that the indices say.
@@ -123,6 +123,18 @@ proptest! {
     }
 }
 
+/// Whether a head took in a change that no role entitles.
+fn has_head_under_account(history: &History, ledger: &Ledger) -> bool {
+    history.items.iter().any(|item| match item {
+        Item::Record(record) if matches!(record.body(), Body::Change(_)) => {
+            let repository = record.header().repository.expect("of a change");
+            record.header().signers[0] == key(HOLDER).public()
+                && ledger.taken_in(&repository, &record.id()).is_some()
+        }
+        _ => false,
+    })
+}
+
 /// The histories above would prove nothing if nothing happened in them.
 #[test]
 fn generated_histories_reach_the_states_that_matter() {
@@ -171,6 +183,24 @@ fn generated_histories_reach_the_states_that_matter() {
         );
         let fresh = ledger.freshness(&history.namespace_id(), Visibility::Public);
         count("freshness", fresh.is_some());
+        let accounts: Vec<_> = ledger.accounts(&history.namespace_id()).collect();
+        count("account", !accounts.is_empty());
+        count(
+            "account revoked",
+            accounts.iter().any(|view| view.body.revoked),
+        );
+        count(
+            "account of a later epoch",
+            accounts.iter().any(|view| view.epoch > 1),
+        );
+        count(
+            "second account record",
+            accounts.iter().any(|view| view.seq > 1),
+        );
+        count(
+            "head under an account",
+            has_head_under_account(&history, &ledger),
+        );
     }
     for what in [
         "frozen",
@@ -187,6 +217,11 @@ fn generated_histories_reach_the_states_that_matter() {
         "third head",
         "name",
         "freshness",
+        "account",
+        "account revoked",
+        "account of a later epoch",
+        "second account record",
+        "head under an account",
     ] {
         assert!(
             seen.get(what).is_some_and(|count| *count >= 5),
@@ -744,6 +779,9 @@ fn what_waits_is_bounded() {
     };
     let gap = world.realm.head(3, Some(&world.namespace), 0, &[]);
     assert_eq!(world.insert(&gap), Verdict::Waiting);
+    let account = other.account(1, None, account_body(STRANGER), STRANGER);
+    assert_eq!(world.insert(&account), Verdict::Waiting);
+    assert_eq!(world.ledger.waits(&account), Some(true));
     let mut oldest = None;
     for nonce in 0..RECORDS_WAITING_MAX + 10 {
         // Signatures are verified elsewhere; an id apart is all that counts here.
@@ -756,6 +794,7 @@ fn what_waits_is_bounded() {
         oldest.get_or_insert(record);
     }
     assert_eq!(world.ledger.waiting(), RECORDS_WAITING_MAX);
+    assert_eq!(world.ledger.waits(&account), None, "it came before them");
     assert_eq!(
         world.insert(&oldest.unwrap()),
         Verdict::Waiting,

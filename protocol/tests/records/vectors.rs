@@ -11,11 +11,14 @@ use cairn_protocol::hash::{Blake3, GitOid, NamespaceId, RecordId, RepositoryId};
 use cairn_protocol::json::Object;
 use cairn_protocol::name::RepoKind;
 use cairn_protocol::record::{
-    Attestation, Body, Card, Change, Claim, ClaimKind, Delegation, Freshness, Head, Header, Link,
-    Names, NamesTarget, Namespace, Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
+    Account, Attestation, Body, Card, Change, Claim, ClaimKind, Delegation, Freshness, Head,
+    Header, Link, Names, NamesTarget, Namespace, Nonce, Record, Repository, Role, RootKeys, Rows,
+    Visibility,
 };
 
-use crate::world::{HOME, NEXT_ROOT, PUBLISHER, RECOVERY, ROOT, STRANGER, key, sign};
+use crate::world::{
+    HOLDER, HOME, NEXT_ROOT, PUBLISHER, RECOVERY, REGISTRAR, ROOT, STRANGER, key, sign,
+};
 
 const TIME: u64 = 1_700_000_000;
 
@@ -30,6 +33,7 @@ pub(crate) fn vectors() -> Vec<(&'static str, Record)> {
     let head = head(id, repository.id().into(), &change);
     let freshness = freshness(id, repository.id().into(), &head);
     let attestation = attestation(id, repository.id().into());
+    let [account, revoked] = accounts(id, repository.id().into());
     vec![
         ("namespace", namespace),
         ("namespace-rotated", rotated),
@@ -40,6 +44,8 @@ pub(crate) fn vectors() -> Vec<(&'static str, Record)> {
         ("head", head),
         ("freshness", freshness),
         ("attestation", attestation),
+        ("account", account),
+        ("account-revoked", revoked),
     ]
 }
 
@@ -70,7 +76,7 @@ fn namespace() -> Record {
                 end: None,
             },
             Delegation {
-                key: key(8).public(),
+                key: key(REGISTRAR).public(),
                 roles: vec![Role::Publish, Role::Account, Role::Freshness],
                 repositories: Some(vec![RepositoryId::from_bytes([0x11; 32])]),
                 refs: Some(vec!["refs/heads/*".to_owned(), "refs/tags/v1".to_owned()]),
@@ -204,6 +210,31 @@ fn attestation(namespace: NamespaceId, repository: RepositoryId) -> Record {
         detail: Some("sha256".to_owned()),
     };
     sign(header, Body::Attestation(body), &[STRANGER])
+}
+
+/// With every member that may be null, and without.
+fn accounts(namespace: NamespaceId, repository: RepositoryId) -> [Record; 2] {
+    let body = Account {
+        key: key(HOLDER).public(),
+        holder: Some(Blake3::from_bytes([0xaa; 32])),
+        repositories: Some(vec![repository, RepositoryId::from_bytes([0x11; 32])]),
+        refs: Some(vec!["refs/heads/*".to_owned(), "refs/tags/v1".to_owned()]),
+        end: Some(1_800_000_000),
+        revoked: false,
+    };
+    let revoked = Account {
+        key: body.key,
+        holder: None,
+        repositories: None,
+        refs: None,
+        end: None,
+        revoked: true,
+    };
+    let first = header(1, Some(namespace), Some((1, None)));
+    let first = sign(first, Body::Account(body), &[REGISTRAR]);
+    let second = header(1, Some(namespace), Some((2, Some(first.id()))));
+    let second = sign(second, Body::Account(revoked), &[REGISTRAR]);
+    [first, second]
 }
 
 fn folder() -> PathBuf {

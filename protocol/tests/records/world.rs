@@ -8,8 +8,8 @@ use cairn_protocol::json::Object;
 use cairn_protocol::key::SecretKey;
 use cairn_protocol::name::{RepoKind, RepoName};
 use cairn_protocol::record::{
-    Attestation, Body, Card, Change, Delegation, Freshness, Head, Header, Link, Names, NamesTarget,
-    Namespace, Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
+    Account, Attestation, Body, Card, Change, Delegation, Freshness, Head, Header, Link, Names,
+    NamesTarget, Namespace, Nonce, Record, Repository, Role, RootKeys, Rows, Visibility,
 };
 
 pub(crate) fn key(seed: u8) -> SecretKey {
@@ -23,6 +23,8 @@ pub(crate) const PUBLISHER: u8 = 4;
 pub(crate) const STRANGER: u8 = 5;
 pub(crate) const NEXT_HOME: u8 = 6;
 pub(crate) const NEXT_ROOT: u8 = 7;
+pub(crate) const REGISTRAR: u8 = 8;
+pub(crate) const HOLDER: u8 = 9;
 
 pub(crate) fn publisher(seed: u8) -> Delegation {
     Delegation {
@@ -31,6 +33,25 @@ pub(crate) fn publisher(seed: u8) -> Delegation {
         repositories: None,
         refs: None,
         end: None,
+    }
+}
+
+pub(crate) fn registrar(seed: u8) -> Delegation {
+    Delegation {
+        roles: vec![Role::Account],
+        ..publisher(seed)
+    }
+}
+
+/// What lets a key publish everywhere in a namespace.
+pub(crate) fn account_body(seed: u8) -> Account {
+    Account {
+        key: key(seed).public(),
+        holder: Some(Blake3::from_bytes([seed; 32])),
+        repositories: None,
+        refs: None,
+        end: None,
+        revoked: false,
     }
 }
 
@@ -163,6 +184,21 @@ impl Realm {
             good_until: 1_800_000_000,
         };
         sign(header, Body::Freshness(body), &[signer])
+    }
+
+    pub(crate) fn account(
+        &self,
+        seq: u64,
+        prev: Option<&Record>,
+        body: Account,
+        signer: u8,
+    ) -> Record {
+        let mut header = self.header();
+        header.chain = Some(Link {
+            seq,
+            prev: prev.map(Record::id),
+        });
+        sign(header, Body::Account(body), &[signer])
     }
 
     pub(crate) fn attestation(&self, detail: u32, signer: u8) -> Record {
