@@ -98,6 +98,9 @@ pub(crate) enum Verb {
     /// The settings
     #[command(subcommand)]
     Config(Config),
+    /// Accounts, their tokens, and whom a repository lets in
+    #[command(subcommand)]
+    Admin(Admin),
     /// Show what Cairn does: two nodes in throw-away folders, and a small model that one fetches from the other
     Demo,
     /// Print completions for a shell
@@ -223,6 +226,97 @@ impl Ls {
 pub(crate) enum Key {
     /// Show the public keys and the names that follow from them
     Show,
+}
+
+/// Verbs of `admin`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Admin {
+    /// Accounts, which publish through this node
+    #[command(subcommand)]
+    User(User),
+    /// Access tokens, with which clients say who they are
+    #[command(subcommand)]
+    Token(Token),
+    /// Let an account into a repository of another, or out of it
+    Grant {
+        /// `[datasets/|spaces/]namespace/name`
+        repo: String,
+        /// The account
+        user: String,
+        /// How far: `read`, `write`, `manage`, or `none`
+        access: String,
+    },
+}
+
+/// Verbs of `admin user`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Make an account, with a namespace and a key of its own
+    Create {
+        /// Its name, which is its namespace's on this node
+        name: String,
+        /// It administers the node: it may do everything, and make other accounts
+        #[arg(long)]
+        admin: bool,
+    },
+    /// List accounts
+    List,
+    /// Take an account's tokens no more
+    Disable {
+        /// The account
+        name: String,
+    },
+    /// Take an account's tokens again
+    Enable {
+        /// The account
+        name: String,
+    },
+}
+
+/// Verbs of `admin token`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token and print it, this once
+    Create {
+        /// The account
+        #[arg(long)]
+        user: String,
+        /// What it is for
+        #[arg(long, value_enum, default_value_t = TokenScope::Read)]
+        scope: TokenScope,
+        /// What to call it
+        #[arg(long, default_value = "cairn admin")]
+        name: String,
+        /// Only for this repository (beside what everybody may read). May be repeated
+        #[arg(long = "repo", value_name = "REPO", action = clap::ArgAction::Append)]
+        repos: Vec<String>,
+        /// Days until it ends [default: never]
+        #[arg(long)]
+        days: Option<u64>,
+    },
+    /// List an account's tokens
+    List {
+        /// The account
+        #[arg(long)]
+        user: String,
+    },
+    /// Take a token no more
+    Revoke {
+        /// The account
+        #[arg(long)]
+        user: String,
+        /// The token's id, its first 8 digits or more, or its name
+        token: String,
+    },
+}
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum TokenScope {
+    /// See what the account may see
+    Read,
+    /// Change what the account may change, too
+    Write,
 }
 
 /// Verbs of `config`.

@@ -47,6 +47,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Peers => verbs::peers::run(&session),
         Verb::Key(_) => verbs::key::run(&session),
         Verb::Config(_) => verbs::config::run(&session),
+        Verb::Admin(verb) => verbs::admin::run(&session, verb),
         Verb::Demo => verbs::demo::run(&session),
         Verb::Completions { .. } => Ok(ExitCode::SUCCESS),
     }

@@ -1,5 +1,6 @@
 //! One file a verb: asks the node, prints the answer.
 
+pub(crate) mod admin;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod demo;

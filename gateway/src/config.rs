@@ -39,6 +39,12 @@ pub struct Config {
     /// Answers at a time whose file is still fetched from peers, each with up to 2 MiB of memory; further
     /// ones wait up to [`Config::queue_timeout`], and are then answered 503.
     pub arrivals_max: usize,
+    /// Uploads and commits at a time whose bodies are read, each with up to 8 MiB of memory; further ones wait
+    /// up to [`Config::queue_timeout`], and are then answered 503.
+    pub uploads_max: usize,
+    /// Lines of commits of more than 1 MiB (up to 16 MiB) that are in memory at a time; further ones wait as
+    /// above.
+    pub long_lines_max: usize,
     /// Bytes of memory for prepared answers (an open file counts as 64 KiB, so that 32 MiB keep at
     /// most 512 files open); the least used are dropped.
     pub content_cache_bytes: u64,
@@ -61,6 +67,8 @@ impl Default for Config {
             blocking_max: 32,
             queue_timeout: Duration::from_secs(20),
             arrivals_max: 128,
+            uploads_max: 32,
+            long_lines_max: 4,
             content_cache_bytes: 32 << 20,
         }
     }

@@ -27,11 +27,12 @@ use quick_cache::{Equivalent, Weighter, sync::Cache};
 
 use self::document::{Document, Face, Facts};
 pub(crate) use self::openings::Openings;
+use crate::auth::Asker;
 use crate::error::{ApiError, reading_only};
 use crate::gateway::Gateway;
 use crate::reply::Reply;
 use crate::repo::{self, Located};
-use crate::url;
+use crate::{lfs, url};
 
 /// Bytes of a path under which an answer is kept; longer ones are served and not kept.
 const KEPT_PATH_BYTES_MAX: usize = 4 << 10;
@@ -43,6 +44,9 @@ pub(crate) fn routes() -> Router<Gateway> {
 }
 
 async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Response, ApiError> {
+    if lfs::is_ours(request.uri().path()) {
+        return Ok(lfs::serve(State(gateway), request).await);
+    }
     reading_only(request.method())?;
     let generation = gateway.node().repos().generation();
     let path = request.uri().path();
@@ -50,19 +54,21 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Respo
         return document.answer(&request);
     }
     let uri = request.uri().clone();
-    let loaded = gateway
-        .blocking(move |gateway| load(gateway, uri.path(), uri.query()))
+    let asker = Asker::of(&gateway, request.headers());
+    let (loaded, is_private) = gateway
+        .blocking(move |gateway| load(gateway, &asker, uri.path(), uri.query()))
         .await?;
     let opened = match loaded {
         Loaded::Opened(opened) => {
-            if let Opened::Here(document) = &opened {
+            // What is kept is given to whoever asks for it.
+            if let (Opened::Here(document), false) = (&opened, is_private) {
                 gateway
                     .documents()
                     .put(generation, path, Arc::clone(document));
             }
             opened
         }
-        Loaded::Large(found) => open(&gateway, generation, path, found).await?,
+        Loaded::Large(found) => open(&gateway, generation, path, found, is_private).await?,
         Loaded::Moved(path) => return Ok(Reply::moved(&path).into_response()),
     };
     let away = match opened {
@@ -176,6 +182,7 @@ async fn open(
     generation: u64,
     path: &str,
     found: Found,
+    is_private: bool,
 ) -> Result<Opened, ApiError> {
     let patience = gateway.config().queue_timeout;
     let opening = gateway.openings().begin(found.hash, patience).await?;
@@ -183,7 +190,7 @@ async fn open(
     tokio::task::spawn_blocking(move || {
         let _opening = opening;
         let opened = found.open(&gateway)?;
-        if let Opened::Here(document) = &opened {
+        if let (Opened::Here(document), false) = (&opened, is_private) {
             gateway
                 .documents()
                 .put(generation, &path, Arc::clone(document));
@@ -194,8 +201,13 @@ async fn open(
     .map_err(ApiError::internal)?
 }
 
-/// Finds a file of a repository and makes its answer.
-fn load(gateway: &Gateway, path: &str, query: Option<&str>) -> Result<Loaded, ApiError> {
+/// Finds a file of a repository and makes its answer; also says whether the repository is private.
+fn load(
+    gateway: &Gateway,
+    asker: &Asker,
+    path: &str,
+    query: Option<&str>,
+) -> Result<(Loaded, bool), ApiError> {
     // No file has an empty name: a slash at the end names nothing here.
     if path.ends_with('/') {
         return Err(ApiError::no_route());
@@ -214,10 +226,11 @@ fn load(gateway: &Gateway, path: &str, query: Option<&str>) -> Result<Loaded, Ap
         return Err(ApiError::no_route());
     }
     let (repo, rest) =
-        match repo::locate(gateway.node(), kind, prefix, readings.into_iter(), query)? {
+        match repo::locate(gateway, asker, kind, prefix, readings.into_iter(), query)? {
             Located::Here(repo, rest) => (repo, rest),
-            Located::Moved(path) => return Ok(Loaded::Moved(path)),
+            Located::Moved(path) => return Ok((Loaded::Moved(path), true)),
         };
+    let is_private = repo.is_private();
     let (commit, path) = repo::commit(&repo, &rest[1..])?;
     let oid = commit.info().oid;
     let entry = match repo::path(path) {
@@ -236,7 +249,7 @@ fn load(gateway: &Gateway, path: &str, query: Option<&str>) -> Result<Loaded, Ap
     };
     if let Some(size) = file.pointer_size.filter(|_| rest[0].text == "raw") {
         let document = Document::pointer(&facts, size)?;
-        return Ok(Loaded::Opened(Opened::Here(Arc::new(document))));
+        return Ok((Loaded::Opened(Opened::Here(Arc::new(document))), is_private));
     }
     let hash = file
         .blake3
@@ -250,9 +263,9 @@ fn load(gateway: &Gateway, path: &str, query: Option<&str>) -> Result<Loaded, Ap
         hash,
     };
     if found.file.size > OPENED_AT_ONCE_BYTES_MAX {
-        return Ok(Loaded::Large(found));
+        return Ok((Loaded::Large(found), is_private));
     }
-    Ok(Loaded::Opened(found.open(gateway)?))
+    Ok((Loaded::Opened(found.open(gateway)?), is_private))
 }
 
 /// Prepared answers by generation and path, within a bound of bytes.

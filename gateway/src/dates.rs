@@ -1,5 +1,14 @@
 //! Dates as the hub's clients parse them: UTC, milliseconds, and a `Z` (an offset breaks them).
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since the Unix epoch, now.
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
 /// Seconds since the Unix epoch of the last second that has a year of four digits.
 const LAST: u64 = 253_402_300_799;
 

@@ -22,7 +22,7 @@ use tower::Service;
 use crate::error::{ApiError, ERROR_CODE, Failure, REPO_NOT_FOUND};
 use crate::gateway::Gateway;
 use crate::metrics::{self, Family};
-use crate::{content, hub, operations};
+use crate::{content, hub, lfs, operations};
 
 /// Names an answer in the log and to its receiver.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -47,6 +47,7 @@ pub(crate) fn service(
     let url_bytes_max = gateway.config().url_bytes_max;
     let router = Router::new()
         .merge(operations::routes())
+        .merge(lfs::routes())
         .merge(hub::routes())
         .merge(content::routes())
         .with_state(gateway);
@@ -170,7 +171,10 @@ fn preflight() -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
         (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, OPTIONS"),
+        (
+            ACCESS_CONTROL_ALLOW_METHODS,
+            "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+        ),
         (ACCESS_CONTROL_ALLOW_HEADERS, "*, Authorization"),
         (ACCESS_CONTROL_MAX_AGE, "86400"),
     ] {

@@ -11,7 +11,10 @@ use axum::body::Body;
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use cairn_node::UploadError;
+use cairn_node::accounts::AccountError;
 use cairn_node::fetch::FetchError;
+use cairn_node::publish::PublishError;
 use cairn_node::repos::RepoError;
 use cairn_node::store::StoreError;
 use cairn_protocol::hash::GitOid;
@@ -47,6 +50,7 @@ pub(crate) struct ApiError {
     code: Option<&'static str>,
     message: String,
     header: Option<Box<(HeaderName, HeaderValue)>>,
+    member: Option<Box<(&'static str, String)>>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -61,6 +65,7 @@ impl ApiError {
             code: None,
             message: message.into(),
             header: None,
+            member: None,
             source: None,
         }
     }
@@ -116,6 +121,10 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
+    pub(crate) fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    }
+
     pub(crate) fn body_too_slow() -> Self {
         Self::new(
             StatusCode::REQUEST_TIMEOUT,
@@ -139,6 +148,32 @@ impl ApiError {
         let message = format!("The range is not within the file's {size} bytes");
         Self::new(StatusCode::RANGE_NOT_SATISFIABLE, message)
             .header(CONTENT_RANGE, ascii(&format!("bytes */{size}")))
+    }
+
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, message)
+    }
+
+    /// A repository that only another node can change.
+    pub(crate) fn elsewhere() -> Self {
+        Self::forbidden(
+            "This repository has its home on another node: publish through that node's gateway",
+        )
+    }
+
+    pub(crate) fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+    }
+
+    /// Something of that name is there; `url` is where.
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, message)
+    }
+
+    /// A member of the body beside `error`.
+    pub(crate) fn with(mut self, name: &'static str, value: String) -> Self {
+        self.member = Some(Box::new((name, value)));
+        self
     }
 
     pub(crate) fn unauthorized(message: &'static str) -> Self {
@@ -209,6 +244,11 @@ impl ApiError {
                 StatusCode::INSUFFICIENT_STORAGE,
                 "No space left on the node's disk",
             ),
+            StoreError::Disagrees { .. } | StoreError::Changed { .. } => {
+                Self::bad_request(error.to_string())
+            }
+            StoreError::Collision => Self::unprocessable(error.to_string()),
+            StoreError::Source(_) => Self::bad_request("The request's body broke off"),
             StoreError::CacheFull { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
@@ -236,6 +276,57 @@ impl From<StoreError> for ApiError {
                 ..answer
             },
             None => Self::internal(error),
+        }
+    }
+}
+
+impl From<PublishError> for ApiError {
+    fn from(error: PublishError) -> Self {
+        let text = error.to_string();
+        let answer = match error {
+            PublishError::Path(_) | PublishError::Refused { .. } => Self::unprocessable(text),
+            PublishError::Moved => Self::new(StatusCode::PRECONDITION_FAILED, text),
+            PublishError::Missing { .. } => {
+                Self::new(StatusCode::NOT_FOUND, text).code(ENTRY_NOT_FOUND)
+            }
+            PublishError::NoRevision(_) => {
+                Self::new(StatusCode::NOT_FOUND, text).code(REVISION_NOT_FOUND)
+            }
+            PublishError::NotUploaded { .. } | PublishError::Invalid(_) => Self::bad_request(text),
+            PublishError::Exists(_) | PublishError::Conflict(_) | PublishError::Frozen(_) => {
+                Self::conflict(text)
+            }
+            PublishError::Elsewhere(_) | PublishError::Foreign(..) => Self::elsewhere(),
+            PublishError::Repo(error) => return error.into(),
+            PublishError::Store(error) => return error.into(),
+            error => return Self::internal(error),
+        };
+        answer
+    }
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
+            UploadError::Store(error) => error.into(),
+            error => Self::internal(error),
+        }
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        let text = error.to_string();
+        match error {
+            AccountError::Invalid(_) => Self::bad_request(text),
+            AccountError::Exists(_) => Self::conflict(text),
+            AccountError::Missing(_) | AccountError::NoToken(_) => {
+                Self::new(StatusCode::NOT_FOUND, text)
+            }
+            AccountError::Store(error) => error.into(),
+            AccountError::Record(error) => error.into(),
+            error => Self::internal(error),
         }
     }
 }
@@ -295,8 +386,11 @@ impl From<RepoError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({ "error": self.message }).to_string();
-        let mut response = Response::new(Body::from(body));
+        let mut body = serde_json::json!({ "error": self.message });
+        if let Some(member) = &self.member {
+            body[member.0] = member.1.as_str().into();
+        }
+        let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = self.status;
         if self.status.is_server_error() {
             response.extensions_mut().insert(Failure(self.chain()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cairn_node::Node;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -31,6 +31,8 @@ struct Inner {
     facts: hub::Facts,
     places: Arc<Semaphore>,
     arrivals: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+    long_lines: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -44,6 +46,8 @@ impl Gateway {
                 facts: hub::Facts::default(),
                 places: Arc::new(Semaphore::new(config.blocking_max)),
                 arrivals: Arc::new(Semaphore::new(config.arrivals_max)),
+                uploads: Arc::new(Semaphore::new(config.uploads_max)),
+                long_lines: Arc::new(Semaphore::new(config.long_lines_max)),
                 node,
                 config,
             }),
@@ -92,6 +96,30 @@ impl Gateway {
         &self.inner.facts
     }
 
+    /// A place for one upload or commit.
+    ///
+    /// # Errors
+    /// None became free in [`Config::queue_timeout`].
+    pub(crate) async fn upload_place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.place(&self.inner.uploads).await
+    }
+
+    /// A place for one long line of a commit.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) async fn line_place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.place(&self.inner.long_lines).await
+    }
+
+    async fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+        let places = Arc::clone(places);
+        tokio::time::timeout(self.inner.config.queue_timeout, places.acquire_owned())
+            .await
+            .map_err(|_| ApiError::busy())?
+            .map_err(ApiError::internal)
+    }
+
     /// Runs node calls on a blocking thread, so many at a time.
     ///
     /// # Errors
@@ -100,11 +128,7 @@ impl Gateway {
         &self,
         work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let places = Arc::clone(&self.inner.places);
-        let place = tokio::time::timeout(self.inner.config.queue_timeout, places.acquire_owned())
-            .await
-            .map_err(|_| ApiError::busy())?
-            .map_err(ApiError::internal)?;
+        let place = self.place(&self.inner.places).await?;
         let gateway = self.clone();
         tokio::task::spawn_blocking(move || {
             let _place = place;
@@ -125,6 +149,7 @@ async fn upkeep(gateway: Gateway) {
         let retired = tokio::task::spawn_blocking(move || {
             let generation = gateway.node().repos().generation();
             gateway.documents().retire(generation);
+            gateway.node().expire_uploads();
         });
         if let Err(error) = retired.await {
             tracing::error!(%error, "old answers could not be dropped");

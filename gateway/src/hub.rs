@@ -4,7 +4,6 @@
 //! cut here and not by the router, since they are ambiguous (see [`crate::repo`]). What is said of one
 //! model needs a few of its files: those that are not here are fetched (see `files`).
 
-mod body;
 mod facts;
 mod fields;
 mod files;
@@ -20,20 +19,25 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, Uri};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
+use cairn_node::permission::Access;
 use cairn_node::repos::Repo;
 use cairn_protocol::name::RepoKind;
 use serde_json::json;
 
 pub(crate) use self::facts::Facts;
 use self::files::Reach;
+use crate::auth::Asker;
 use crate::error::{ApiError, reading_only};
 use crate::gateway::Gateway;
+use crate::publish::{self, Order, commit};
 use crate::reply::Reply;
 use crate::repo::{self, Located};
 use crate::url::{self, Asked, Segment};
+use crate::{accounts, body};
 
 /// What may follow a repository's id.
 const VERBS: [&str; 8] = [
@@ -60,22 +64,57 @@ async fn no_route() -> ApiError {
 /// A request, as far as its answer depends on it.
 struct Question {
     uri: Uri,
+    method: Method,
+    asker: Asker,
     asked: Asked,
     form: Bytes,
     is_json: bool,
-    is_post: bool,
-    has_credentials: bool,
 }
 
-async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Reply, ApiError> {
+impl Question {
+    fn is_post(&self) -> bool {
+        self.method == Method::POST
+    }
+
+    /// The question as an order: somebody known wants something changed.
+    fn order<'a>(&'a self, gateway: &'a Gateway) -> Order<'a> {
+        Order {
+            gateway,
+            asker: &self.asker,
+            method: &self.method,
+            asked: &self.asked,
+            body: &self.form,
+        }
+    }
+}
+
+async fn serve(State(gateway): State<Gateway>, request: Request) -> Response {
+    if request.method() == Method::POST && commit::is_commit(request.uri().path()) {
+        return commit::serve(gateway, request).await;
+    }
+    question(gateway, request).await.into_response()
+}
+
+async fn question(gateway: Gateway, request: Request) -> Result<Reply, ApiError> {
     let (parts, body) = request.into_parts();
     let config = gateway.config();
-    let is_post = parts.method == Method::POST;
-    let form = if is_post {
-        body::read(&parts.headers, body, config).await?
-    } else {
-        reading_only(&parts.method)?;
-        Bytes::new()
+    let asker = Asker::of(&gateway, &parts.headers);
+    let form = match parts.method {
+        Method::GET | Method::HEAD => Bytes::new(),
+        Method::POST | Method::PUT | Method::DELETE => {
+            // Only somebody known may send much, and not many at a time.
+            let is_known = asker.token.is_some();
+            let large = is_known
+                && body::announced(&parts.headers)
+                    .is_none_or(|length| length > config.body_bytes_max as u64);
+            let (max, _place) = if large {
+                (publish::BODY_BYTES_MAX, Some(gateway.upload_place().await?))
+            } else {
+                (config.body_bytes_max, None)
+            };
+            body::read(&parts.headers, body, max, config).await?
+        }
+        _ => return Err(ApiError::method_not_allowed("GET, HEAD, POST, PUT, DELETE")),
     };
     let question = Question {
         asked: Asked::new(&parts.uri, &parts.headers, config.public_url.as_deref())?,
@@ -83,10 +122,10 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Reply
             .headers
             .get(CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")),
-        has_credentials: parts.headers.contains_key(AUTHORIZATION),
+        method: parts.method,
+        asker,
         uri: parts.uri,
         form,
-        is_post,
     };
     let question = Arc::new(question);
     let asked = Arc::clone(&question);
@@ -117,12 +156,26 @@ fn answer(gateway: &Gateway, question: &Question, reach: &Reach) -> Result<Reply
     let kind = RepoKind::ALL
         .into_iter()
         .find(|kind| kind.plural() == first);
-    let is_paths_info = kind.is_some() && segments.iter().any(|s| s.text == "paths-info");
-    if question.is_post && !is_paths_info {
-        return Err(ApiError::method_not_allowed("GET, HEAD"));
+    if kind.is_none() {
+        let order = question.order(gateway);
+        let settings = || accounts::settings(&order, segments);
+        if let Some(reply) = publish::about_all(&order, segments).or_else(settings) {
+            return reply;
+        }
+    }
+    // What changes a repository, and is not only asked with a form.
+    let verbs = || {
+        segments
+            .iter()
+            .skip(2)
+            .any(|segment| publish::VERBS.contains(&&*segment.text))
+    };
+    let is_paths_info = segments.iter().any(|s| s.text == "paths-info");
+    if kind.is_none() || !(verbs() || (question.is_post() && is_paths_info)) {
+        reading_only(&question.method)?;
     }
     match (kind, segments) {
-        (Some(kind), [_]) => listing::list(gateway, kind, &question.asked),
+        (Some(kind), [_]) => listing::list(gateway, &question.asker, kind, &question.asked),
         (Some(kind), [_, rest @ ..]) => about_repository(gateway, kind, rest, question, reach),
         (None, [only]) => about_gateway(gateway, &only.text, question),
         (None, [first, ..]) if first.text == "telemetry" => Ok(Reply::json(&json!({}))),
@@ -132,18 +185,22 @@ fn answer(gateway: &Gateway, question: &Question, reach: &Reach) -> Result<Reply
 
 fn about_gateway(gateway: &Gateway, what: &str, question: &Question) -> Result<Reply, ApiError> {
     match what {
-        "whoami-v2" => Err(ApiError::unauthorized(if question.has_credentials {
-            "Invalid credentials in Authorization header"
-        } else {
-            "Invalid username or password."
-        })),
+        "whoami-v2" => accounts::whoami(&question.order(gateway)),
         "telemetry" => Ok(Reply::json(&json!({}))),
         "agent-harnesses" => Ok(Reply::json(
             &json!({ "standardEnvVars": [], "harnesses": {} }),
         )),
-        "models-tags-by-type" => Ok(search::tags_by_type(gateway, RepoKind::Model)),
-        "datasets-tags-by-type" => Ok(search::tags_by_type(gateway, RepoKind::Dataset)),
-        "quicksearch" => search::quick(gateway, &question.asked.query),
+        "models-tags-by-type" => Ok(search::tags_by_type(
+            gateway,
+            &question.asker,
+            RepoKind::Model,
+        )),
+        "datasets-tags-by-type" => Ok(search::tags_by_type(
+            gateway,
+            &question.asker,
+            RepoKind::Dataset,
+        )),
+        "quicksearch" => search::quick(gateway, &question.asker, &question.asked.query),
         _ => Err(ApiError::no_route()),
     }
 }
@@ -156,14 +213,20 @@ fn about_repository(
     reach: &Reach,
 ) -> Result<Reply, ApiError> {
     let prefix = format!("/api/{}/", kind.plural());
-    let readings: Vec<_> = repo::readings(segments, |verb| VERBS.contains(&verb)).collect();
+    let is_verb = |verb: &str| VERBS.contains(&verb) || publish::VERBS.contains(&verb);
+    let readings: Vec<_> = repo::readings(segments, is_verb).collect();
     if readings.is_empty() {
         return Err(ApiError::no_route());
     }
     let query = question.uri.query();
-    match repo::locate(gateway.node(), kind, &prefix, readings.into_iter(), query)? {
+    let asker = &question.asker;
+    match repo::locate(gateway, asker, kind, &prefix, readings.into_iter(), query)? {
         Located::Moved(path) => Ok(Reply::moved(&path)),
         Located::Here(repo, rest) => match rest.split_first() {
+            Some((verb, rest)) if publish::VERBS.contains(&&*verb.text) => {
+                asker.must(gateway, publish::wanted(&verb.text), &repo)?;
+                publish::about(&question.order(gateway), &repo, &verb.text, rest)
+            }
             None => info::of_repository(gateway, &repo, &question.asked.query, reach),
             Some((verb, rest)) => about(gateway, &repo, &verb.text, rest, question, reach),
         },
@@ -181,6 +244,10 @@ fn about(
     let asked = &question.asked;
     match (verb, rest) {
         ("auth-check", []) => Ok(Reply::json(&json!({}))),
+        ("auth-check", [what]) if what.text == "write" => {
+            question.asker.must(gateway, Access::Write, repo)?;
+            Ok(Reply::json(&json!({})))
+        }
         ("refs", []) => history::refs(repo, &asked.query),
         ("safetensors-metadata", [_, ..]) => weights::metadata(gateway, repo, rest, reach),
         ("revision" | "commits" | "paths-info" | "tree" | "treesize", [_, ..]) => {
@@ -196,7 +263,7 @@ fn about(
                 _ if !path.is_empty() => Err(no_such_revision(rest)),
                 "revision" => info::of_commit(gateway, repo, commit, &asked.query, reach),
                 "commits" => history::commits(&commit, asked),
-                _ if !question.is_post => Err(ApiError::method_not_allowed("POST")),
+                _ if !question.is_post() => Err(ApiError::method_not_allowed("POST")),
                 _ => tree::paths(&commit, &question.form, question.is_json),
             }
         }

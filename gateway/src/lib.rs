@@ -13,6 +13,9 @@ pub mod server;
 pub mod range;
 pub mod sendfile;
 
+mod accounts;
+mod auth;
+mod body;
 mod config;
 mod content;
 mod dates;
@@ -20,10 +23,14 @@ mod entry;
 mod error;
 mod gateway;
 mod hub;
+mod intake;
+mod lfs;
 mod metrics;
 mod operations;
+mod publish;
 mod reply;
 mod repo;
+mod right;
 mod url;
 
 pub use config::Config;

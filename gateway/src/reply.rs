@@ -33,6 +33,18 @@ impl Reply {
         }
     }
 
+    /// 200 with a few words.
+    pub(crate) fn text(text: &'static str) -> Self {
+        let reply = Self::raw_json(text.as_bytes().to_vec());
+        reply.with(CONTENT_TYPE, "text/plain; charset=utf-8")
+    }
+
+    /// The same as an error of whoever asked.
+    pub(crate) fn bad_request(mut self) -> Self {
+        self.status = StatusCode::BAD_REQUEST;
+        self
+    }
+
     /// 307 to a path of this host, under which a renamed repository answers.
     pub(crate) fn moved(path: &str) -> Self {
         let text = "The repository was renamed";

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use cairn_node::Node;
 use cairn_node::repos::{Commit, Found, Repo, RepoError};
 use cairn_protocol::hash::GitOid;
 use cairn_protocol::limits::{PATH_DEPTH_MAX, REF_NAME_BYTES_MAX};
 use cairn_protocol::name::{RepoKind, check_segment};
 
+use crate::auth::Asker;
 use crate::error::ApiError;
+use crate::gateway::Gateway;
 use crate::url::Segment;
 
 /// One reading of a path: which repository, what about it.
@@ -64,20 +65,65 @@ pub(crate) enum Located<'a> {
 /// # Errors
 /// No reading does, or there is none.
 pub(crate) fn locate<'a>(
-    node: &Node,
+    gateway: &Gateway,
+    asker: &Asker,
     kind: RepoKind,
     prefix: &str,
     readings: impl Iterator<Item = Reading<'a>>,
     query: Option<&str>,
 ) -> Result<Located<'a>, ApiError> {
     for reading in readings {
-        match node.repos().find(kind, &reading.id) {
-            Ok(Found::Repo(repo)) => return Ok(Located::Here(repo, reading.rest)),
-            Ok(Found::Redirect(id)) => {
+        match find(gateway, asker, kind, &reading.id)? {
+            Some(Found::Repo(repo)) => return Ok(Located::Here(repo, reading.rest)),
+            Some(Found::Redirect(id)) => {
                 return Ok(Located::Moved(moved(prefix, &id, reading.rest, query)));
             }
-            Err(RepoError::NotFound(_)) => {}
-            Err(error) => return Err(error.into()),
+            None => {}
+        }
+    }
+    Err(ApiError::repository_not_found())
+}
+
+/// What a name leads to for whoever asks: what may not be seen is not there, and no name leads to it.
+pub(crate) fn find(
+    gateway: &Gateway,
+    asker: &Asker,
+    kind: RepoKind,
+    id: &str,
+) -> Result<Option<Found>, ApiError> {
+    let repos = gateway.node().repos();
+    let found = match repos.find(kind, id) {
+        Ok(found) => found,
+        Err(RepoError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let seen = match &found {
+        Found::Repo(repo) => asker.sees(gateway, repo),
+        Found::Redirect(next) => match repos.find(kind, next) {
+            Ok(Found::Repo(repo)) => asker.sees(gateway, &repo),
+            _ => false,
+        },
+    };
+    Ok(seen.then_some(found))
+}
+
+/// The repository of that name, renamed or not, as whoever asks sees it.
+///
+/// # Errors
+/// There is none, or none that may be seen.
+pub(crate) fn named(
+    gateway: &Gateway,
+    asker: &Asker,
+    kind: RepoKind,
+    id: &str,
+) -> Result<Repo, ApiError> {
+    let mut id = id.to_owned();
+    // A rename answers with the name that holds now.
+    for _ in 0..2 {
+        match find(gateway, asker, kind, &id)? {
+            Some(Found::Repo(repo)) => return Ok(repo),
+            Some(Found::Redirect(next)) => id = next,
+            None => break,
         }
     }
     Err(ApiError::repository_not_found())

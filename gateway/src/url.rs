@@ -165,6 +165,11 @@ impl Asked {
         })
     }
 
+    /// A path of this gateway as an absolute URL.
+    pub(crate) fn absolute(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
     /// The same with another revision, which stands as `count` segments before the last `after` ones.
     pub(crate) fn with_revision(&self, revision: &str, count: usize, after: usize) -> Self {
         let segments: Vec<_> = self.path.split('/').filter(|raw| !raw.is_empty()).collect();

@@ -71,7 +71,7 @@ fn import(file: &str, rounds: u32) -> Outcome {
         let source = File::open(file)?;
         let size = source.metadata()?.len();
         let started = Instant::now();
-        store.import(source, size, false, &mut |_| {})?;
+        store.import(&mut &source, size, false, &mut |_| {})?;
         let seconds = started.elapsed().as_secs_f64();
         println!(r#"{{"import_bytes":{size},"seconds":{seconds:.3}}}"#);
     }

@@ -53,9 +53,14 @@ pub(crate) fn role(hash: &Blake3, oid: &GitOid) -> Prefix {
 impl Access {
     /// Whether a peer may have a blob. False until the relation of its repository is complete.
     pub(crate) fn may_read(&self, peer: &PublicKey, hash: &Blake3) -> bool {
-        // Every repository is public; members of private ones come with the accounts.
+        // Private repositories never leave their node: no peer may read any.
         let _ = peer;
-        self.relation.read().public.contains(&prefix(hash))
+        self.is_public(&prefix(hash))
+    }
+
+    /// Whether a public repository reaches a blob.
+    pub(crate) fn is_public(&self, prefix: &Prefix) -> bool {
+        self.relation.read().public.contains(prefix)
     }
 
     /// Whether everything below a commit entry or manifest is readable, and it is what it says.

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::reach::Reaches;
 use crate::repos::{Repo, RepoError, Repos};
+use crate::staging::Staging;
 use crate::store::{AllBut, Store, StoreError};
 
 /// Part of the disk that stays free where no bound was set.
@@ -72,6 +73,8 @@ struct Inner {
     pushing: RwLock<()>,
     /// A head that is signed and not written yet: what it names, nothing in the log names.
     unsettled: Unsettled,
+    /// Never evicted: nothing names it yet.
+    staging: Staging,
     /// Bytes of the log when small files were last looked at.
     looked_at: Mutex<Option<u64>>,
 }
@@ -167,6 +170,7 @@ impl Cache {
         data: PathBuf,
         bytes: Option<u64>,
         unsettled: Unsettled,
+        staging: Staging,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -183,6 +187,7 @@ impl Cache {
                 told: Mutex::default(),
                 pushing: RwLock::default(),
                 unsettled,
+                staging,
                 looked_at: Mutex::default(),
             }),
         }
@@ -292,7 +297,9 @@ impl Cache {
         if !unsettled.is_ok_and(|head| head.is_none()) {
             return Ok(());
         }
-        let small = crate::garbage::small_cached(store, repos)?;
+        let mut small = crate::garbage::small_cached(store, repos)?;
+        let staged = self.inner.staging.contents();
+        small.retain(|hash, _| !staged.contains(hash));
         let swept = alone.sweep(&AllBut(small.into_keys().collect()), false)?;
         *self.inner.looked_at.lock() = Some(store.stats().log_bytes);
         tracing::info!(
@@ -480,7 +487,9 @@ impl Cache {
             .flat_map(|kind| inner.repos.list(kind))
             .collect();
         let is_kept = |repo: &Repo| inner.repos.is_kept(&repo.id());
-        let cached = reaches.cached(&inner.repos, &repos, &stored, &is_kept)?;
+        let mut cached = reaches.cached(&inner.repos, &repos, &stored, &is_kept)?;
+        let staged = inner.staging.contents();
+        cached.retain(|hash| !staged.contains(hash));
         let cached: Vec<Cached> = cached
             .into_iter()
             .filter_map(|hash| {

@@ -1,6 +1,9 @@
 //! What the command line asks of a node, over its socket or in its own process: one enum, one function.
 
+mod admin;
 pub mod socket;
+
+pub use self::admin::Admin;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -94,6 +97,11 @@ pub enum Request {
     },
     /// Shows the public keys.
     Keys,
+    /// Accounts and tokens.
+    Admin {
+        /// What about them.
+        order: Admin,
+    },
 }
 
 /// What a long request tells while it runs.
@@ -222,6 +230,7 @@ pub fn execute_until(
                 "kept_blobs": kept.blobs, "kept_bytes": kept.bytes,
             }))
         }
+        Request::Admin { order } => admin::execute(node, order),
         Request::Doctor { rebuild } => Ok(doctor(inner, rebuild, progress)),
         Request::Keys => Ok(json!({
             "node": inner.keys.node.public().to_string(),
@@ -346,9 +355,10 @@ fn ls(node: &Inner, only: Option<RepoKind>) -> Value {
             let commit = repo.default_commit().ok().flatten();
             let sums = repo.commit("HEAD").and_then(|commit| commit.sums("")).ok();
             repositories.push((
-                repo.full_name().to_owned(),
+                repo.shown_name().to_owned(),
                 json!({
-                    "repo": repo.full_name(),
+                    "repo": repo.shown_name(),
+                    "private": repo.is_private(),
                     "kind": kind,
                     "commit": commit,
                     "files": sums.map(|sums| sums.0),
@@ -373,7 +383,8 @@ fn info(repo: &Repo) -> Result<Value, RepoError> {
     let card = repo.card();
     let (epoch, seq) = repo.version();
     Ok(json!({
-        "repo": repo.full_name(),
+        "repo": repo.shown_name(),
+        "private": repo.is_private(),
         "kind": repo.kind(),
         "id": repo.id(),
         "commit": default,
@@ -476,7 +487,7 @@ fn pin(node: &Node, repo: &str, pinned: bool) -> Result<Value, Failure> {
             .map_err(|error| Failure::new(&error, None))?;
         node.inner.repos.set_pinned(repository, pinned);
     }
-    Ok(json!({ "repo": repo.full_name(), "kind": repo.kind(), "pinned": pinned }))
+    Ok(json!({ "repo": repo.shown_name(), "kind": repo.kind(), "pinned": pinned }))
 }
 
 /// Says of each part of the data folder whether it is in order.

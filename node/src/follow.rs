@@ -133,6 +133,11 @@ impl Follower {
     ///
     /// Never waits: where too many wait already, all stored records are looked through instead.
     pub(crate) fn published(&self, records: &[Record]) {
+        // What is private is told to nobody.
+        let records: Vec<&Record> = records
+            .iter()
+            .filter(|record| !self.repos.is_private(&record.namespace()))
+            .collect();
         let mut repositories: Vec<RepositoryId> = self.repos.ledger(|ledger| {
             let touched = records.iter().flat_map(|record| touched(ledger, record));
             touched.collect()
@@ -140,7 +145,7 @@ impl Follower {
         repositories.sort_unstable();
         repositories.dedup();
         let publication = Publication {
-            known: records.iter().map(known).collect(),
+            known: records.into_iter().map(known).collect(),
             repositories,
         };
         if self.published.try_send(publication).is_err() {
@@ -158,11 +163,13 @@ fn known(record: &Record) -> Known {
     }
 }
 
-/// All that is stored.
-fn stored(store: &Store) -> Vec<Known> {
+/// All that is stored, but for what is private.
+fn stored(store: &Store, repos: &Repos) -> Vec<Known> {
     let mut all = Vec::new();
     let read = store.records(&mut |envelope| {
-        if let Ok(record) = Record::parse_trusted(envelope) {
+        if let Ok(record) = Record::parse_trusted(envelope)
+            && !repos.is_private(&record.namespace())
+        {
             all.push(known(&record));
         }
     });

@@ -12,7 +12,7 @@ use cairn_protocol::name::RepoKind;
 use cairn_protocol::record::{Body, Record};
 
 use crate::control::Progress;
-use crate::node::Inner;
+use crate::node::{Inner, now_s};
 use crate::publish;
 use crate::repos::{Repo, RepoError, Repos};
 use crate::store::{Store, SweepReport};
@@ -35,7 +35,11 @@ pub(crate) fn collect(
     if !dry_run {
         node.repos.forget_unshown();
     }
-    let live = mark(node, progress)?;
+    if !dry_run {
+        node.staging.expire(&node.journal, now_s())?;
+    }
+    let mut live = mark(node, progress)?;
+    live.extend(node.staging.contents());
     progress(Progress {
         what: "sweeping".to_owned(),
         done: 0,
@@ -117,13 +121,16 @@ impl Marks {
     fn new(store: &Store) -> Result<Self, RepoError> {
         let mut live = HashSet::new();
         // The refs blobs of older heads stay too: `verify` follows the whole chain.
-        store.records(&mut |envelope| {
-            if let Ok(record) = Record::parse_trusted(envelope)
-                && let Body::Head(head) = record.body()
-            {
+        store.records(&mut |envelope| match Record::parse_trusted(envelope)
+            .as_ref()
+            .map(Record::body)
+        {
+            Ok(Body::Head(head)) => {
                 live.insert(head.refs);
                 live.extend(head.card.text);
             }
+            Ok(Body::Account(account)) => live.extend(account.holder),
+            _ => {}
         })?;
         let seen = HashSet::new();
         Ok(Self { live, seen })

@@ -344,6 +344,7 @@ mod tests {
                 state.insert(subject, entry.clone());
             }
         }
+        state.retain(|_, entry| !entry.is_void());
         state
     }
 

@@ -4,11 +4,13 @@
 //! command line see. Calls are blocking unless they say otherwise: an async caller goes through
 //! `spawn_blocking`.
 
+pub mod accounts;
 pub mod config;
 pub mod control;
 pub mod fetch;
 pub mod files;
 pub mod journal;
+pub mod permission;
 pub mod publish;
 pub mod repos;
 pub mod store;
@@ -25,10 +27,11 @@ mod keys;
 mod network;
 mod node;
 mod pull;
+mod staging;
 mod swarm;
 
 pub use audit::{AuditReport, Damage};
 pub use cache::CacheUse;
 pub use config::{Config, NetworkConfig};
-pub use node::{Node, SpawnError};
+pub use node::{Node, SpawnError, UploadError};
 pub use swarm::{PeerInfo, SwarmError};

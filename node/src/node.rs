@@ -1,17 +1,21 @@
 //! The node: one data folder, opened once.
 
+mod publishing;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use cairn_protocol::accept::{Ledger, Verdict};
+use cairn_protocol::git::Signature;
 use cairn_protocol::hash::{Blake3, NamespaceId, RepositoryId};
 use cairn_protocol::key::PublicKey;
-use cairn_protocol::name::NamespaceName;
+use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
 use cairn_protocol::record::{self, Body, Header, Link, Record, Role};
 
 use crate::access::Access;
+use crate::accounts::{Account, Accounts, SealedKeys, begin_namespace};
 use crate::cache::{Cache, Unsettled};
 use crate::config::Config;
 use crate::control::Progress;
@@ -21,10 +25,13 @@ use crate::folder::Folder;
 use crate::journal::{Entry as JournalEntry, Journal};
 use crate::keys::Keys;
 use crate::network::{Network, Rooms};
-use crate::publish::{self, PublishError, PushRequest, Pushed};
+use crate::publish::{self, PublishError, Publisher, PushRequest, Pushed};
 use crate::repos::{Repos, WrongClaim};
+use crate::staging::{Parts, Staging};
 use crate::store::{Content, Store, StoreError, StoreOptions};
 use crate::swarm::{PeerInfo, SwarmError};
+
+pub use self::publishing::UploadError;
 
 /// Why a data folder could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +95,10 @@ pub(crate) struct Inner {
     pub(crate) network: Option<Network>,
     pub(crate) config: Config,
     pub(crate) keys: Keys,
+    pub(crate) accounts: Accounts,
+    pub(crate) sealed_keys: SealedKeys,
+    pub(crate) staging: Staging,
+    pub(crate) parts: Parts,
     pub(crate) store: Store,
     pub(crate) journal: Journal,
     pub(crate) repos: Repos,
@@ -113,6 +124,8 @@ struct Local {
     signed: BTreeMap<RepositoryId, Vec<u8>>,
     /// Claims of commits that were found wrong.
     wrong: Vec<(RepositoryId, WrongClaim)>,
+    accounts: Accounts,
+    staging: Staging,
 }
 
 impl Node {
@@ -163,6 +176,12 @@ impl Node {
         for (repository, claim) in local.wrong {
             repos.mark_wrong(repository, claim);
         }
+        for account in local.accounts.all() {
+            repos.name_namespace(&account.name, account.namespace, false);
+            if let Some(private) = account.private {
+                repos.name_namespace(&account.name, private, true);
+            }
+        }
         let signed = local.signed.iter().filter_map(|(repository, envelope)| {
             let head = Record::parse_trusted(envelope).ok()?;
             Some((*repository, head.id()))
@@ -175,12 +194,17 @@ impl Node {
             folder.path().to_owned(),
             config.cache_bytes,
             Arc::clone(&unsettled),
+            local.staging.clone(),
         );
         let access = Access::default();
         let mut inner = Inner {
             network: None,
             config,
+            sealed_keys: SealedKeys::new(&folder.keys(), &keys.node),
             keys,
+            accounts: local.accounts,
+            staging: local.staging,
+            parts: Parts::new(folder.path()),
             store,
             journal,
             repos,
@@ -196,6 +220,7 @@ impl Node {
         };
         publish::finish_signed(&inner, &local.signed)
             .map_err(|error| SpawnError::Unfinished(Box::new(error)))?;
+        inner.let_home_entitle()?;
         // Only now may peers add to what the start found.
         if let Some(network) = &inner.config.network {
             let rooms = Rooms {
@@ -322,13 +347,96 @@ impl Inner {
         }
     }
 
-    /// The epoch that this node's records are signed in.
-    pub(crate) fn epoch(&self) -> u64 {
+    /// The epoch of a namespace.
+    pub(crate) fn epoch(&self, namespace: &NamespaceId) -> u64 {
+        self.repos
+            .ledger(|ledger| ledger.namespace(namespace).map_or(1, |view| view.epoch))
+    }
+
+    /// Whether this node's key orders the heads of a namespace.
+    pub(crate) fn is_home(&self, namespace: &NamespaceId) -> bool {
+        let key = self.keys.node.public();
         self.repos.ledger(|ledger| {
-            ledger
-                .namespace(&self.namespace)
-                .map_or(1, |view| view.epoch)
+            let view = ledger.namespace(namespace);
+            view.is_some_and(|view| view.body.home == key)
         })
+    }
+
+    /// The namespace of this node's own, or of an account, that a repository of that name is in, or would be.
+    pub(crate) fn own_namespace(
+        &self,
+        namespace: &NamespaceName,
+        kind: RepoKind,
+        name: &RepoName,
+    ) -> Option<NamespaceId> {
+        let all = self.repos.namespaces_of(namespace);
+        let has = |id: &&NamespaceId| {
+            self.repos
+                .ledger(|ledger| ledger.name(id, kind, &name.folded()).is_some())
+        };
+        let found = all.iter().find(has).or_else(|| all.first()).copied()?;
+        (found == self.namespace || self.accounts.by_namespace(&found).is_some()).then_some(found)
+    }
+
+    /// An account as a publisher.
+    pub(crate) fn publisher(&self, account: &Account) -> Result<Publisher, PublishError> {
+        let keys = self
+            .sealed_keys
+            .read(&account.id)
+            .map_err(|error| PublishError::Keys(Box::new(error)))?;
+        Ok(Publisher {
+            key: keys.account,
+            author: Signature {
+                name: account.name.clone(),
+                email: format!("{}@users.noreply.cairn.invalid", account.name),
+                time_s: now_s(),
+            },
+            owns: [Some(account.namespace), account.private]
+                .into_iter()
+                .flatten()
+                .collect(),
+        })
+    }
+
+    /// Lets the home entitle accounts in this node's own namespace, where its root has not said so yet.
+    fn let_home_entitle(&self) -> Result<(), SpawnError> {
+        let home = self.keys.node.public();
+        let changed = self.repos.ledger(|ledger| {
+            let view = ledger.namespace(&self.namespace)?;
+            let has = |delegation: &record::Delegation| {
+                delegation.key == home && delegation.roles.contains(&Role::Account)
+            };
+            let lets = view.body.delegated.iter().any(has);
+            let ours = view.frozen.is_none() && view.body.home == home;
+            let root = [self.keys.root.public()];
+            (ours && !lets && view.body.root.are_met_by(&root))
+                .then(|| (view.epoch, view.seq, view.record, view.body.clone()))
+        });
+        let Some((epoch, seq, prev, mut body)) = changed else {
+            return Ok(());
+        };
+        body.delegated.push(record::Delegation {
+            key: home,
+            roles: vec![Role::Account],
+            repositories: None,
+            refs: None,
+            end: None,
+        });
+        let header = Header {
+            namespace: Some(self.namespace),
+            chain: Some(Link {
+                seq: seq + 1,
+                prev: Some(prev),
+            }),
+            ..Header::new(epoch, now_s())
+        };
+        let record = Record::sign(header, Body::Namespace(body), &[&self.keys.root])
+            .map_err(|error| SpawnError::Record(format!("of this node's namespace: {error}")))?;
+        let mut batch = self.store.batch();
+        batch.record(record.envelope().to_vec());
+        batch.commit()?;
+        self.repos.take(&record);
+        Ok(())
     }
 }
 
@@ -336,6 +444,9 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
     let (journal, entries) = Journal::open(files, &folder.journal())?;
     let mut local = Local::default();
     for entry in entries {
+        if local.accounts.take(&entry) || local.staging.take(&entry) {
+            continue;
+        }
         match entry {
             JournalEntry::Pinned { repository } => {
                 local.pinned.insert(repository);
@@ -369,7 +480,8 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
                 };
                 local.wrong.push((repository, claim));
             }
-            JournalEntry::Alias { .. } => {}
+            // The rest was taken above, or stands for nothing yet.
+            _ => {}
         }
     }
     Ok((journal, local))
@@ -391,29 +503,7 @@ pub(crate) fn namespace_of(record: &Record, root: &PublicKey) -> Option<Namespac
 
 /// Signs the first record of this node's own namespace, and stores it.
 fn found_namespace(keys: &Keys, store: &Store, repos: &Repos) -> Result<NamespaceId, SpawnError> {
-    let root = keys.root.public();
-    let body = Body::Namespace(record::Namespace {
-        root: record::RootKeys {
-            keys: vec![root],
-            threshold: 1,
-        },
-        recovery: None,
-        delegated: vec![record::Delegation {
-            key: root,
-            roles: vec![Role::Publish],
-            repositories: None,
-            refs: None,
-            end: None,
-        }],
-        home: keys.node.public(),
-        claims: Vec::new(),
-        carried: None,
-    });
-    let header = Header {
-        chain: Some(Link { seq: 1, prev: None }),
-        ..Header::new(1, now_s())
-    };
-    let record = Record::sign(header, body, &[&keys.root])
+    let record = begin_namespace(&keys.root, &keys.node.public(), true, now_s())
         .map_err(|error| SpawnError::Record(format!("of the new namespace: {error}")))?;
     let mut batch = store.batch();
     batch.record(record.envelope().to_vec());

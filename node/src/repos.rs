@@ -16,12 +16,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use cairn_protocol::accept::{Ledger, Verdict};
+use cairn_protocol::accept::{Ledger, RepositoryView, Verdict};
 use cairn_protocol::hash::{NamespaceId, RecordId, RepositoryId};
 use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
 use cairn_protocol::record::{Body, NamesTarget, Record};
 
+pub(crate) use self::commit::attributes;
 pub use self::commit::{Commit, CommitInfo, Entry, EntryKind, FileEntry};
+use self::repo::Context;
 pub use self::repo::{CardView, Repo};
 
 pub(crate) use self::gate::Pending;
@@ -29,6 +31,7 @@ pub(crate) use self::invalid::WrongClaim;
 pub(crate) use self::reader::Reader;
 pub(crate) use self::walk::{Outcome, Walk};
 
+use crate::publish::NAME;
 use crate::store::{Store, StoreError};
 
 /// Redirects followed for one name; a longer chain is taken for a loop.
@@ -82,6 +85,12 @@ struct State {
     ledger: Ledger,
     own_namespace: Option<NamespaceId>,
     pinned: HashSet<RepositoryId>,
+    /// Plain names of accounts' namespaces, in lower case: the public one first.
+    plain: HashMap<String, Vec<NamespaceId>>,
+    /// Plain names of accounts' namespaces, as they are shown.
+    shown_as: HashMap<NamespaceId, String>,
+    /// Namespaces of which nothing leaves the node.
+    private: HashSet<NamespaceId>,
     table: HashMap<RepositoryId, Repo>,
     /// Of each repository the newest head whose metadata is known to be whole.
     complete: HashMap<RepositoryId, RecordId>,
@@ -131,7 +140,7 @@ impl Repos {
         Ok(if hops == 0 {
             Found::Repo(repo.clone())
         } else {
-            Found::Redirect(repo.full_name().to_owned())
+            Found::Redirect(repo.shown_name().to_owned())
         })
     }
 
@@ -148,15 +157,63 @@ impl Repos {
         let (namespace, name) = target.split_once('/')?;
         let namespace: NamespaceName = namespace.parse().ok()?;
         let name: RepoName = name.parse().ok()?;
-        let namespace = state.namespace(&self.inner.namespace_alias, &namespace)?;
-        let mut folded = name.folded();
-        for hops in 0..REDIRECTS_MAX {
-            match state.ledger.name(&namespace, kind, &folded)? {
-                NamesTarget::Repository(repository) => return Some((*repository, hops)),
-                NamesTarget::Redirect(next) => folded = next.clone(),
+        let namespaces = state.namespaces(&self.inner.namespace_alias, &namespace);
+        namespaces.iter().find_map(|namespace| {
+            let mut folded = name.folded();
+            for hops in 0..REDIRECTS_MAX {
+                match state.ledger.name(namespace, kind, &folded)? {
+                    NamesTarget::Repository(repository) => return Some((*repository, hops)),
+                    NamesTarget::Redirect(next) => folded = next.clone(),
+                }
             }
+            None
+        })
+    }
+
+    /// The namespaces that a name stands for on this node: an account has two.
+    pub(crate) fn namespaces_of(&self, namespace: &NamespaceName) -> Vec<NamespaceId> {
+        self.read()
+            .namespaces(&self.inner.namespace_alias, namespace)
+    }
+
+    /// A repository that is shown, by its id.
+    pub fn by_id(&self, id: &RepositoryId) -> Option<Repo> {
+        self.get(id)
+    }
+
+    /// The shown repository that a name leads to in one namespace.
+    pub(crate) fn find_in(
+        &self,
+        namespace: &NamespaceId,
+        kind: RepoKind,
+        name: &RepoName,
+    ) -> Option<Repo> {
+        let state = self.read();
+        match state.ledger.name(namespace, kind, &name.folded())? {
+            NamesTarget::Repository(id) => state.table.get(id).cloned(),
+            NamesTarget::Redirect(_) => None,
         }
-        None
+    }
+
+    /// Takes note of an account's namespace and its plain name here; nothing of a private one is ever told
+    /// to peers.
+    pub(crate) fn name_namespace(&self, name: &str, namespace: NamespaceId, is_private: bool) {
+        let mut state = self.write();
+        let all = state.plain.entry(name.to_ascii_lowercase()).or_default();
+        if !all.contains(&namespace) {
+            all.push(namespace);
+        }
+        state.shown_as.insert(namespace, name.to_owned());
+        if is_private {
+            state.private.insert(namespace);
+        }
+        drop(state);
+        self.bump();
+    }
+
+    /// Whether nothing of a namespace may leave the node.
+    pub(crate) fn is_private(&self, namespace: &NamespaceId) -> bool {
+        self.read().private.contains(namespace)
     }
 
     /// Every repository of a kind, in no particular order; cheap (the list is kept in memory).
@@ -257,11 +314,11 @@ impl Repos {
         self.is_own(repository) || self.read().pinned.contains(repository)
     }
 
-    /// Whether a namespace is this node's own, by its hash or its local name.
+    /// Whether a namespace is this node's own or an account's, by its hash or its local name.
     pub(crate) fn is_own_namespace(&self, namespace: &NamespaceName) -> bool {
         let state = self.read();
-        let found = state.namespace(&self.inner.namespace_alias, namespace);
-        found.is_some() && found == state.own_namespace
+        let found = state.namespaces(&self.inner.namespace_alias, namespace);
+        found.iter().any(|namespace| state.is_own(namespace))
     }
 
     /// Whether a wrong claim is new, and there is room to remember it.
@@ -297,13 +354,16 @@ impl Repos {
     fn show(&self, state: &mut State, repository: &RepositoryId) {
         let pinned = state.pinned.contains(repository);
         let view = gate::shown(state, repository);
+        let context = view.as_ref().map(|view| state.context(view, pinned));
         let before = state.table.get(repository);
-        if let (Some(view), Some(before)) = (&view, before)
-            && before.shows(view, pinned)
+        if let (Some(view), Some(context), Some(before)) = (&view, &context, before)
+            && before.shows(view, context)
         {
             return;
         }
-        let shown = view.and_then(|view| Repo::new(Arc::clone(&self.inner.reader), &view, pinned));
+        let shown = view
+            .zip(context)
+            .and_then(|(view, context)| Repo::new(Arc::clone(&self.inner.reader), &view, context));
         match shown {
             Some(repo) => state.table.insert(*repository, repo),
             None => state.table.remove(repository),
@@ -341,18 +401,66 @@ pub(crate) fn touched(ledger: &Ledger, record: &Record) -> Vec<RepositoryId> {
                 .clone()
                 .unwrap_or_else(|| all.collect())
         }
+        Body::Names(names) => match &names.target {
+            Some(NamesTarget::Repository(id)) => vec![*id],
+            _ => Vec::new(),
+        },
         _ => record.header().repository.into_iter().collect(),
     }
 }
 
+/// The name that a repository has now, in the letters in which it was given.
+fn name_of(ledger: &Ledger, view: &RepositoryView<'_>) -> RepoName {
+    let given = view.head.as_ref().and_then(|head| {
+        let Some(cairn_protocol::json::Value::Text(name)) = head.settings.get(NAME) else {
+            return None;
+        };
+        name.parse::<RepoName>().ok()
+    });
+    let first = &view.body.name;
+    let leads_here = |name: &RepoName| {
+        let target = ledger.name(&view.namespace, view.body.kind, &name.folded());
+        matches!(target, Some(NamesTarget::Repository(id)) if *id == view.id)
+    };
+    if let Some(given) = given.filter(leads_here) {
+        return given;
+    }
+    if leads_here(first) {
+        return first.clone();
+    }
+    // Renamed, and the head that says in which letters is not here yet.
+    let renamed = ledger.names(&view.namespace).find(|(kind, _, target)| {
+        *kind == view.body.kind && matches!(target, NamesTarget::Repository(id) if *id == view.id)
+    });
+    renamed.map_or_else(|| first.clone(), |(_, name, _)| name.clone())
+}
+
 impl State {
-    /// The id behind a namespace's name, where this node knows it.
-    fn namespace(&self, alias: &str, name: &NamespaceName) -> Option<NamespaceId> {
+    /// Whether this node's own, or an account's.
+    fn is_own(&self, namespace: &NamespaceId) -> bool {
+        self.own_namespace == Some(*namespace) || self.shown_as.contains_key(namespace)
+    }
+
+    /// What is known of a repository beyond its records.
+    fn context(&self, view: &RepositoryView<'_>, pinned: bool) -> Context {
+        Context {
+            pinned,
+            name: name_of(&self.ledger, view),
+            shown_namespace: self.shown_as.get(&view.namespace).cloned(),
+            is_private: self.private.contains(&view.namespace),
+        }
+    }
+
+    /// The ids behind a namespace's name, where this node knows it.
+    fn namespaces(&self, alias: &str, name: &NamespaceName) -> Vec<NamespaceId> {
         match name {
-            NamespaceName::Hash(id) => Some(*id),
-            NamespaceName::Plain(plain) if plain == alias => self.own_namespace,
-            // Registrars and domain proofs come with names that hold beyond this node.
-            NamespaceName::Plain(_) | NamespaceName::Domain(_) => None,
+            NamespaceName::Hash(id) => vec![*id],
+            NamespaceName::Plain(plain) if plain == alias => {
+                self.own_namespace.into_iter().collect()
+            }
+            NamespaceName::Plain(plain) => self.plain.get(plain).cloned().unwrap_or_default(),
+            // Domain proofs come with names that hold beyond this node.
+            NamespaceName::Domain(_) => Vec::new(),
         }
     }
 }

@@ -30,7 +30,7 @@ mod view_keeper;
 mod views;
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::Read as Source;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,6 +185,12 @@ pub enum StoreError {
         /// Bytes read, or one more than announced where there were more.
         found: u64,
     },
+    /// The bytes are not those that were promised.
+    #[error("the content has SHA-256 {found}, which is not what was promised")]
+    Disagrees {
+        /// What they have.
+        found: Sha256,
+    },
     /// The source could not be read.
     #[error("read the source")]
     Source(#[source] std::io::Error),
@@ -248,6 +254,7 @@ impl StoreError {
                 expected: *expected,
                 found: *found,
             },
+            Self::Disagrees { found } => Self::Disagrees { found: *found },
             Self::Source(source) => Self::Source(io(source)),
             Self::Collision => Self::Collision,
             Self::TooLarge { what, size, max } => Self::TooLarge {
@@ -391,15 +398,27 @@ impl Store {
         Batch::new(self.clone())
     }
 
-    /// Stores content of any size, reading it once from its current position; durable on return.
+    /// Stores content of any size, reading it once from a source; durable on return.
     ///
-    /// `progress` is told the bytes read so far. [`StoreError::Changed`] where the file has not exactly
+    /// `progress` is told the bytes read so far. [`StoreError::Changed`] where the source has not exactly
     /// `size` bytes. Many small files are cheaper in a [`Batch`].
     pub fn import(
         &self,
-        mut file: File,
+        source: &mut dyn Source,
         size: u64,
         git: bool,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Digests, StoreError> {
+        self.import_if(source, size, git, &|_| true, progress)
+    }
+
+    /// The same, but only if its digests are as they should be; [`StoreError::Disagrees`] where not.
+    pub fn import_if(
+        &self,
+        source: &mut dyn Source,
+        size: u64,
+        git: bool,
+        agrees: &dyn Fn(&Digests) -> bool,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Digests, StoreError> {
         if size >= FLAT_BYTES_MIN {
@@ -407,10 +426,10 @@ impl Store {
             return self
                 .inner
                 .flats
-                .import(&self.inner.log, file, size, git, progress);
+                .import(&self.inner.log, source, size, git, agrees, progress);
         }
         let mut bytes = Vec::new();
-        (&mut file)
+        source
             .take(size + 1)
             .read_to_end(&mut bytes)
             .map_err(StoreError::Source)?;
@@ -423,7 +442,12 @@ impl Store {
         }
         progress(size);
         let mut batch = self.batch();
-        let digests = batch.put_with(bytes.into(), git)?;
+        let (digests, added) = batch.put_if(bytes.into(), git, agrees)?;
+        if !added {
+            return Err(StoreError::Disagrees {
+                found: digests.sha256,
+            });
+        }
         batch.commit()?;
         Ok(digests)
     }

@@ -68,7 +68,7 @@ fn import(store: &Store, (seed, len): (u64, usize)) -> Result<(), StoreError> {
     let source = tempfile::NamedTempFile::new().unwrap();
     fs::write(source.path(), noise(seed, len)).unwrap();
     let file = File::open(source.path()).unwrap();
-    let digests = store.import(file, len as u64, true, &mut |_| {})?;
+    let digests = store.import(&mut &file, len as u64, true, &mut |_| {})?;
     assert_eq!(digests.blake3, hash(seed, len));
     Ok(())
 }

@@ -148,7 +148,7 @@ fn import(store: &Store, bytes: &[u8]) {
     fs::write(source.path(), bytes).unwrap();
     let file = File::open(source.path()).unwrap();
     store
-        .import(file, bytes.len() as u64, true, &mut |_| {})
+        .import(&mut &file, bytes.len() as u64, true, &mut |_| {})
         .unwrap();
 }
 

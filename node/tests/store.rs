@@ -48,7 +48,7 @@ fn import(store: &Store, bytes: &[u8], git: bool) -> Result<Digests, StoreError>
     let source = tempfile::NamedTempFile::new().unwrap();
     fs::write(source.path(), bytes).unwrap();
     let file = File::open(source.path()).unwrap();
-    store.import(file, bytes.len() as u64, git, &mut |_| {})
+    store.import(&mut &file, bytes.len() as u64, git, &mut |_| {})
 }
 
 fn read(store: &Store, hash: &Blake3) -> Result<Vec<u8>, StoreError> {
@@ -232,7 +232,7 @@ fn a_source_of_another_size_is_refused_and_leaves_nothing() {
         fs::write(source.path(), &bytes).unwrap();
         for announced in [len - 1, len + 1, len / 2, len * 2] {
             let file = File::open(source.path()).unwrap();
-            let result = store.import(file, announced as u64, true, &mut |_| {});
+            let result = store.import(&mut &file, announced as u64, true, &mut |_| {});
             assert!(
                 matches!(result, Err(StoreError::Changed { .. })),
                 "{len} {announced}"
@@ -252,7 +252,7 @@ fn progress_rises_to_the_size() {
     let mut seen = Vec::new();
     let file = File::open(source.path()).unwrap();
     store
-        .import(file, LARGE as u64, false, &mut |done| seen.push(done))
+        .import(&mut &file, LARGE as u64, false, &mut |done| seen.push(done))
         .unwrap();
     assert!(seen.is_sorted());
     assert_eq!(seen.last(), Some(&(LARGE as u64)));

@@ -20,7 +20,13 @@ async fn serve(session: &Session) -> Result<(), Failure> {
     let gateway = settings.values.gateway;
     let signals = Signals::bind()?;
     let service = Service::start(settings.networked(), gateway, public_url.clone()).await?;
+    let first = service
+        .node
+        .begin_accounts()
+        .map_err(|error| Failure::new(error.to_string()))?;
     let value = json!({
+        "admin_user": first.as_ref().map(|first| &first.user),
+        "admin_token": first.as_ref().map(|first| &first.token),
         "gateway_url": service.gateway_url,
         "public_url": public_url,
         "data": settings.data.to_string_lossy(),
@@ -53,6 +59,13 @@ fn render(value: &Value) -> String {
             .filter_map(Value::as_str)
             .map(|address| format!("listens {address}")),
     );
+    if value["admin_token"].is_string() {
+        lines.push(format!(
+            "token   {} (of {}; shown this once)",
+            text("admin_token"),
+            text("admin_user")
+        ));
+    }
     lines.join("\n") + "\n"
 }
 
@@ -75,5 +88,11 @@ mod tests {
              peer    12D3\n\
              listens /ip4/10.0.0.1/tcp/1/p2p/12D3\n"
         );
+        let text = render(&json!({
+            "gateway_url": "http://127.0.0.1:1", "public_url": null, "data": "/d",
+            "namespace": "kabc", "namespace_alias": "local", "peer_id": "12D3",
+            "listen_addrs": [], "admin_user": "admin", "admin_token": "hf_x",
+        }));
+        assert!(text.ends_with("\ntoken   hf_x (of admin; shown this once)\n"));
     }
 }

@@ -286,7 +286,7 @@ impl<'a> View<'a> {
 
     /// The members that name the repository, and those asked for.
     pub(super) fn members(&mut self, names: &[&str]) -> Result<Map<String, Value>, ApiError> {
-        let id = self.repo.full_name();
+        let id = self.repo.shown_name();
         let mut members = Map::from_iter([
             ("_id".to_owned(), short_id(self.repo).into()),
             ("id".to_owned(), id.into()),
@@ -309,15 +309,16 @@ impl<'a> View<'a> {
                 .cloned()
         };
         Ok(match name {
-            "author" => Some(self.repo.namespace().into()),
+            "author" => Some(self.repo.shown_namespace().into()),
             "cardData" => Some(card.data.clone()).filter(|data| !data.is_null()),
             "createdAt" => Some(dates::iso(self.repo.created_at()).into()),
             "lastModified" => Some(dates::iso(self.repo.last_modified()).into()),
-            "private" | "gated" | "disabled" => Some(false.into()),
+            "private" => Some(self.repo.is_private().into()),
+            "gated" | "disabled" => Some(false.into()),
             "downloads" | "downloadsAllTime" | "likes" | "trendingScore" | "childrenModelCount" => {
                 Some(0.into())
             }
-            "modelId" => Some(self.repo.full_name().into()),
+            "modelId" => Some(self.repo.shown_name().into()),
             "tags" => Some(card.tags.clone().into()),
             "library_name" => card.library_name.clone().map(Value::from),
             "pipeline_tag" => card.pipeline_tag.clone().map(Value::from),

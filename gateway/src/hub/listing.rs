@@ -10,6 +10,7 @@ use cairn_protocol::name::RepoKind;
 use serde_json::Value;
 
 use super::fields::{self, View};
+use crate::auth::Asker;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::reply::Reply;
@@ -20,7 +21,12 @@ const PAGE: u64 = 1_000;
 /// Files that the items of one page may list in all; then the page ends early.
 const PAGE_SIBLINGS_MAX: usize = 100_000;
 
-pub(super) fn list(gateway: &Gateway, kind: RepoKind, asked: &Asked) -> Result<Reply, ApiError> {
+pub(super) fn list(
+    gateway: &Gateway,
+    asker: &Asker,
+    kind: RepoKind,
+    asked: &Asked,
+) -> Result<Reply, ApiError> {
     let query = &asked.query;
     let limit = usize::try_from(query.number("limit")?.unwrap_or(PAGE).min(PAGE))
         .map_err(ApiError::internal)?;
@@ -29,7 +35,7 @@ pub(super) fn list(gateway: &Gateway, kind: RepoKind, asked: &Asked) -> Result<R
     let names = expanded.unwrap_or_else(|| default_names(kind, query));
     let after = query.first("cursor").map(Cursor::parse).transpose()?;
 
-    let repos = gateway.node().repos().list(kind);
+    let repos = seen(gateway, asker, kind);
     let mut filter = Filter::parse(query);
     filter.author = filter
         .author
@@ -64,6 +70,13 @@ pub(super) fn list(gateway: &Gateway, kind: RepoKind, asked: &Asked) -> Result<R
     Ok(Reply::json(&items).with_next(next))
 }
 
+/// Repositories of a kind that whoever asks may see.
+pub(super) fn seen(gateway: &Gateway, asker: &Asker, kind: RepoKind) -> Vec<Repo> {
+    let mut repos = gateway.node().repos().list(kind);
+    repos.retain(|repo| asker.sees(gateway, repo));
+    repos
+}
+
 /// The members of an item, as `full`, `cardData` and `config` ask.
 fn default_names(kind: RepoKind, query: &Pairs) -> Vec<&'static str> {
     let mut names = fields::listed(kind).to_vec();
@@ -85,9 +98,15 @@ fn default_names(kind: RepoKind, query: &Pairs) -> Vec<&'static str> {
 fn namespace(node: &Node, kind: RepoKind, repos: &[Repo], author: String) -> String {
     if repos
         .iter()
-        .any(|repo| repo.namespace().eq_ignore_ascii_case(&author))
+        .any(|repo| repo.shown_namespace().eq_ignore_ascii_case(&author))
     {
         return author;
+    }
+    let hashed = repos
+        .iter()
+        .find(|repo| repo.namespace().eq_ignore_ascii_case(&author));
+    if let Some(repo) = hashed {
+        return repo.shown_namespace().to_owned();
     }
     let own = repos
         .iter()
@@ -121,8 +140,8 @@ impl<'a> Row<'a> {
     pub(super) fn of(repo: &'a Repo) -> Self {
         let card = repo.card();
         Self {
-            id: repo.full_name(),
-            namespace: repo.namespace(),
+            id: repo.shown_name(),
+            namespace: repo.shown_namespace(),
             tags: &card.tags,
             library: card.library_name.as_deref(),
             pipeline: card.pipeline_tag.as_deref(),

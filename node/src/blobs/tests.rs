@@ -99,7 +99,7 @@ impl Node {
         file.rewind().unwrap();
         let size = bytes.len() as u64;
         self.store
-            .import(file, size, false, &mut |_| {})
+            .import(&mut &file, size, false, &mut |_| {})
             .unwrap()
             .blake3
     }

@@ -53,7 +53,14 @@ impl World {
         let pinned: HashSet<RepositoryId> = pinned.iter().copied().collect();
         repos.loaded(NamespaceId::from_bytes([9; 32]), pinned, &BTreeMap::new());
         let folder = self.folder.path().to_owned();
-        Cache::new(store, repos, folder, bytes, Arc::default())
+        Cache::new(
+            store,
+            repos,
+            folder,
+            bytes,
+            Arc::default(),
+            Staging::default(),
+        )
     }
 
     fn here(&self, seed: u8) -> bool {

@@ -266,7 +266,7 @@ pub(super) fn with_git(store: &Store, known: &Digests) -> Result<Digests, StoreE
         }
         Content::Flat(flat) => {
             let file = std::fs::File::open(&flat.path).map_err(StoreError::Source)?;
-            store.import(file, flat.size, true, &mut |_| {})
+            store.import(&mut &file, flat.size, true, &mut |_| {})
         }
     }
 }

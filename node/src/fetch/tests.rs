@@ -104,6 +104,7 @@ async fn on(seed: u8, upload_rate: Option<u64>, folder: Arc<TempDir>, store: Sto
         folder.path().to_owned(),
         Some(1 << 40),
         Arc::default(),
+        crate::staging::Staging::default(),
     );
     let fetcher = Fetcher::spawn(
         store.clone(),
@@ -146,7 +147,7 @@ impl Peer {
         file.rewind().unwrap();
         let digests = self
             .store
-            .import(file, bytes.len() as u64, true, &mut |_| {})
+            .import(&mut &file, bytes.len() as u64, true, &mut |_| {})
             .unwrap();
         wanted(&digests)
     }

@@ -65,9 +65,9 @@ pub(super) async fn run(
             return;
         }
     };
-    let store = parts.store.clone();
+    let (store, repos) = (parts.store.clone(), parts.repos.clone());
     let (known, _) = tokio::join!(
-        blocking(move || stored(&store)),
+        blocking(move || stored(&store, &repos)),
         tokio::time::timeout(RELATION_PATIENCE, relation),
     );
     let Some(known) = known else { return };

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Parts, Publication, blocking, stored};
-use crate::repos::{Outcome, Walk};
+use crate::repos::{Outcome, Repo, Walk};
 
 /// Refs blobs of the newest heads that stay readable: peers may be completing one of them.
 const HEADS_READABLE: usize = 8;
@@ -73,8 +73,8 @@ impl Own {
     /// Makes up for publications that there was no room for.
     async fn rescan(&self) {
         self.relate(self.parts.repos.all_shown()).await;
-        let store = self.parts.store.clone();
-        if let Some(known) = blocking(move || stored(&store)).await {
+        let (store, repos) = (self.parts.store.clone(), self.parts.repos.clone());
+        if let Some(known) = blocking(move || stored(&store, &repos)).await {
             self.tell(known).await;
         }
     }
@@ -101,9 +101,17 @@ impl Own {
     }
 }
 
+/// A repository of which peers may know.
+fn public(parts: &Parts, repository: &RepositoryId) -> Option<Repo> {
+    parts
+        .repos
+        .get(repository)
+        .filter(|repo| !repo.is_private())
+}
+
 /// Makes readable what a shown repository reaches.
 fn relate(parts: &Parts, repository: &RepositoryId, stop: &CancellationToken) {
-    let Some(repo) = parts.repos.get(repository) else {
+    let Some(repo) = public(parts, repository) else {
         return;
     };
     let _lease = parts.store.lease();
@@ -144,7 +152,7 @@ async fn announce_all(parts: Parts, repositories: Vec<RepositoryId>) {
 
 /// Says in the look-up table that this node has a repository, and at which head.
 pub(super) async fn announce(parts: &Parts, repository: RepositoryId) {
-    let Some(repo) = parts.repos.get(&repository) else {
+    let Some(repo) = public(parts, &repository) else {
         return;
     };
     let store = parts.store.clone();

@@ -1,7 +1,11 @@
 //! What the journal can say.
 
-use cairn_protocol::hash::{Blake3, GitOid, RecordId, RepositoryId, Sha256};
+use cairn_protocol::hash::{Blake3, GitOid, NamespaceId, RecordId, RepositoryId, Sha256};
+use cairn_protocol::key::PublicKey;
 use serde::{Deserialize, Serialize};
+
+use crate::accounts::AccountId;
+use crate::permission::{Access, Scope};
 
 /// One fact of local state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +52,74 @@ pub enum Entry {
         /// What is another one: `sha256`, `git oid`, `size`.
         digest: String,
     },
+    /// Somebody may publish through this node; also said anew whenever anything about it changes.
+    Account {
+        /// For ever.
+        account: AccountId,
+        /// Plain name of its namespace here.
+        name: String,
+        /// Whether it administers the node.
+        admin: bool,
+        /// Its namespace.
+        namespace: NamespaceId,
+        /// The namespace of its private repositories, once there was one.
+        private: Option<NamespaceId>,
+        /// Signs what it publishes.
+        key: PublicKey,
+        /// Its tokens are not taken any more.
+        disabled: bool,
+        /// Seconds since the Unix epoch.
+        created: u64,
+    },
+    /// A token lets an account in.
+    Token {
+        /// Hash of the token.
+        token: Blake3,
+        /// Whose it is.
+        account: AccountId,
+        /// What its holder calls it.
+        name: String,
+        /// What it is for.
+        scope: Scope,
+        /// Seconds since the Unix epoch.
+        created: u64,
+        /// Seconds since the Unix epoch from which on it is not taken any more.
+        end: Option<u64>,
+    },
+    /// It does not any more.
+    TokenRevoked {
+        /// Hash of the token.
+        token: Blake3,
+    },
+    /// An account was let into a repository of another, or is not any more.
+    Granted {
+        /// The repository.
+        repository: RepositoryId,
+        /// Who.
+        account: AccountId,
+        /// How far; nothing where it was taken back.
+        access: Option<Access>,
+    },
+    /// An account sent bytes that no commit named yet.
+    Staged {
+        /// Who.
+        account: AccountId,
+        /// SHA-256 of the bytes.
+        sha256: Sha256,
+        /// Their BLAKE3.
+        blake3: Blake3,
+        /// How many.
+        size: u64,
+        /// Seconds since the Unix epoch.
+        at: u64,
+    },
+    /// Nobody waits for them any more.
+    Unstaged {
+        /// Who.
+        account: AccountId,
+        /// SHA-256 of the bytes.
+        sha256: Sha256,
+    },
     /// A local name.
     Alias {
         /// The name.
@@ -73,6 +145,21 @@ impl Entry {
         }
     }
 
+    /// Whether it only takes back what was said before: a snapshot does without both.
+    pub(super) fn is_void(&self) -> bool {
+        match self {
+            Self::Unpinned { .. } | Self::TokenRevoked { .. } | Self::Unstaged { .. } => true,
+            Self::Granted { access, .. } => access.is_none(),
+            Self::Alias { target, .. } => target.is_none(),
+            Self::Pinned { .. }
+            | Self::Signed { .. }
+            | Self::Invalid { .. }
+            | Self::Account { .. }
+            | Self::Token { .. }
+            | Self::Staged { .. } => false,
+        }
+    }
+
     /// What is equal for entries that may replace one another.
     pub(super) fn subject(&self) -> Subject {
         match self {
@@ -88,6 +175,17 @@ impl Entry {
                 git,
                 ..
             } => Subject::Invalid(*repository, *blake3, *size, *sha256, *git),
+            Self::Account { account, .. } => Subject::Account(*account),
+            Self::Token { token, .. } | Self::TokenRevoked { token } => Subject::Token(*token),
+            Self::Granted {
+                repository,
+                account,
+                ..
+            } => Subject::Granted(*repository, *account),
+            Self::Staged {
+                account, sha256, ..
+            }
+            | Self::Unstaged { account, sha256 } => Subject::Staged(*account, *sha256),
             Self::Alias { name, .. } => Subject::Alias(name.clone()),
         }
     }
@@ -99,6 +197,10 @@ pub(super) enum Subject {
     Pin(RepositoryId),
     Signed(RepositoryId),
     Invalid(RepositoryId, Blake3, u64, Sha256, Option<GitOid>),
+    Account(AccountId),
+    Token(Blake3),
+    Granted(RepositoryId, AccountId),
+    Staged(AccountId, Sha256),
     Alias(String),
 }
 

@@ -144,7 +144,8 @@ impl State {
 
     /// The frames that a new segment begins with, and the hash of the last of them.
     pub(super) fn snapshot(&self, time: u64) -> (Blake3, Vec<NewFrame>) {
-        let mut entries: Vec<&(u64, Entry)> = self.newest.values().collect();
+        let lasting = |(_, entry): &&(u64, Entry)| !entry.is_void();
+        let mut entries: Vec<&(u64, Entry)> = self.newest.values().filter(lasting).collect();
         entries.sort_by_key(|(order, _)| *order);
         let begin = Begin {
             snapshot: entries.len() as u64,

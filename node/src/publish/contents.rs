@@ -20,7 +20,7 @@ use super::tree::Stored;
 use super::walk::{Files, Found, Stamp};
 use crate::control::Progress;
 use crate::node::Inner;
-use crate::store::{Batch, Digests, Store, StoreError, View};
+use crate::store::{Batch, Store, StoreError, View};
 
 const ATTRIBUTES: &str = ".gitattributes";
 /// Bytes of one `.gitattributes`; a longer one is refused.
@@ -155,7 +155,7 @@ impl Import<'_> {
             self.small(bytes.into(), regular, found.executable)?
         } else {
             let held = self.store.stats().bytes;
-            let imported = self.store.import(file, size, regular, report);
+            let imported = self.store.import(&mut file, size, regular, report);
             let digests = imported.map_err(|error| match error {
                 StoreError::Changed { .. } => PublishError::Changed {
                     path: found.source.clone(),
@@ -164,11 +164,8 @@ impl Import<'_> {
             })?;
             self.contents.new_bytes += self.store.stats().bytes.saturating_sub(held);
             Stored {
-                size,
-                blake3: digests.blake3,
-                sha256: digests.sha256,
                 git: digests.git.filter(|_| regular),
-                executable: found.executable,
+                ..Stored::of(&digests, found.executable)
             }
         };
         self.contents.hashed_bytes += size;
@@ -193,25 +190,14 @@ impl Import<'_> {
         regular: bool,
         executable: bool,
     ) -> Result<Stored, PublishError> {
-        let Digests {
-            blake3,
-            sha256,
-            git,
-            size,
-        } = self.batch.put_with(bytes, regular)?;
-        if !self.store.contains(&blake3)? {
-            self.contents.new_bytes += size;
+        let digests = self.batch.put_with(bytes, regular)?;
+        if !self.store.contains(&digests.blake3)? {
+            self.contents.new_bytes += digests.size;
         }
         if self.batch.len_bytes() > BATCH_BYTES_MAX {
             std::mem::replace(&mut self.batch, self.store.batch()).commit()?;
         }
-        Ok(Stored {
-            size,
-            blake3,
-            sha256,
-            git,
-            executable,
-        })
+        Ok(Stored::of(&digests, executable))
     }
 
     fn add(&mut self, path: RepoPath, bytes: Bytes) -> Result<(), PublishError> {

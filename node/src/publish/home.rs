@@ -3,32 +3,49 @@
 use std::collections::BTreeMap;
 
 use cairn_protocol::card::Card;
-use cairn_protocol::hash::{Blake3, GitOid, RepositoryId};
-use cairn_protocol::name::NamespaceName;
+use cairn_protocol::hash::{Blake3, GitOid, NamespaceId, RepositoryId};
+use cairn_protocol::json::Object;
+use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
 use cairn_protocol::record::{self, Body, Header, NamesTarget, Nonce, Record};
-use cairn_protocol::refs::{RefTarget, Refs};
+use cairn_protocol::refs::{RefName, RefTarget, Refs};
 
-use super::{PublishError, Target};
+use super::{PublishError, Publisher};
+use crate::accounts;
 use crate::journal::Entry as JournalEntry;
 use crate::node::{Inner, now_s};
 use crate::repos::RepoError;
 use crate::store::{Batch, StoreError};
 
 /// The branch that new ones begin at, and whose card is the repository's.
-const DEFAULT_REF: &str = "refs/heads/main";
+pub(super) const DEFAULT_REF: &str = "refs/heads/main";
+/// Changes that one head takes in; further ones need another head.
+pub(super) const CHANGES_MAX: usize = 64;
 
-/// Where a repository and the pushed ref stand.
+/// A repository that is there, or is to be made.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) namespace: NamespaceId,
+    pub(super) kind: RepoKind,
+    pub(super) name: RepoName,
+}
+
+/// Where a repository stands.
 #[derive(Debug, Default)]
 pub(super) struct Current {
     pub(super) repository: Option<RepositoryId>,
     pub(super) head: Option<HeadFacts>,
-    pub(super) commit: Option<GitOid>,
-    pub(super) root_manifest: Option<Blake3>,
-    /// What the next commit goes onto, and its commit entry: the ref's, or the default branch's for a new ref.
-    pub(super) base: Option<(GitOid, Blake3)>,
-    /// Root manifest of that.
-    pub(super) base_manifest: Option<Blake3>,
-    refs: Refs,
+    pub(super) refs: Refs,
+}
+
+/// Where one ref stands.
+#[derive(Debug, Clone)]
+pub(super) struct Tip {
+    /// The commit that it leads to.
+    pub(super) commit: GitOid,
+    /// Its commit entry.
+    pub(super) entry: Blake3,
+    /// Its root manifest.
+    pub(super) manifest: Option<Blake3>,
 }
 
 #[derive(Debug, Clone)]
@@ -37,23 +54,80 @@ pub(super) struct HeadFacts {
     body: record::Head,
 }
 
-/// What a push wants of the home.
+/// What a publisher wants of the home: refs moved together, in one head.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    pub(super) moves: Vec<Move>,
+    /// The card that the head shows from now on; as before where absent.
+    pub(super) card: Option<record::Card>,
+    /// What peers must honour from now on; as before where absent.
+    pub(super) settings: Option<Object>,
+}
+
+/// One ref, and where it goes; nowhere where it is deleted.
 #[derive(Debug)]
-pub(super) struct Change {
-    pub(super) new: RefTarget,
-    pub(super) card: Card,
-    pub(super) card_text: Option<Blake3>,
+pub(super) struct Move {
+    pub(super) reference: RefName,
+    pub(super) new: Option<RefTarget>,
 }
 
-pub(super) fn full_name(node: &Inner, target: &Target) -> String {
-    format!("{}/{}", NamespaceName::Hash(node.namespace), target.name)
+impl Target {
+    pub(super) fn full_name(&self) -> String {
+        format!("{}/{}", NamespaceName::Hash(self.namespace), self.name)
+    }
 }
 
-/// Reads where the repository and the ref stand now.
+impl Current {
+    /// What peers must honour of it now.
+    pub(super) fn settings(&self) -> Object {
+        let head = self.head.as_ref();
+        head.map_or_else(Object::default, |head| head.body.settings.clone())
+    }
+
+    /// The card that its head shows.
+    pub(super) fn shown_card(&self) -> Option<record::Card> {
+        self.head.as_ref().map(|head| head.body.card.clone())
+    }
+
+    /// Where a ref stands, if it is there.
+    pub(super) fn tip(
+        &self,
+        node: &Inner,
+        reference: &RefName,
+    ) -> Result<Option<Tip>, PublishError> {
+        let Some(target) = self.refs.0.get(reference) else {
+            return Ok(None);
+        };
+        let entry = node.repos.reader().commit_entry(&target.entry)?;
+        Ok(Some(Tip {
+            commit: entry.commit,
+            entry: target.entry,
+            manifest: entry.manifest,
+        }))
+    }
+
+    /// What the next commit of a ref goes onto: the ref's own, or the default branch's for a new ref.
+    pub(super) fn base(
+        &self,
+        node: &Inner,
+        reference: &RefName,
+    ) -> Result<Option<Tip>, PublishError> {
+        if let Some(tip) = self.tip(node, reference)? {
+            return Ok(Some(tip));
+        }
+        self.tip(node, &default_ref())
+    }
+}
+
+pub(super) fn default_ref() -> RefName {
+    DEFAULT_REF.parse().expect("invariant: a valid ref name")
+}
+
+/// Reads where a repository stands now.
 pub(super) fn current(node: &Inner, target: &Target) -> Result<Current, PublishError> {
     let found = node.repos.ledger(|ledger| {
         let Some(NamesTarget::Repository(id)) =
-            ledger.name(&node.namespace, target.kind, &target.name.folded())
+            ledger.name(&target.namespace, target.kind, &target.name.folded())
         else {
             return None;
         };
@@ -68,81 +142,71 @@ pub(super) fn current(node: &Inner, target: &Target) -> Result<Current, PublishE
         return Ok(Current::default());
     };
     if frozen {
-        return Err(PublishError::Frozen(full_name(node, target)));
+        return Err(PublishError::Frozen(target.full_name()));
     }
     let mut current = Current {
         repository: Some(repository),
         head,
         ..Current::default()
     };
-    let reader = node.repos.reader();
     if let Some(head) = &current.head {
-        current.refs = reader.refs(&head.body.refs)?;
-    }
-    let base = current
-        .refs
-        .0
-        .get(&target.reference)
-        .or_else(|| current.refs.0.get(DEFAULT_REF));
-    if let Some(at) = base {
-        let entry = reader.commit_entry(&at.entry)?;
-        (current.base, current.base_manifest) = (Some((entry.commit, at.entry)), entry.manifest);
-        if current.refs.0.contains_key(&target.reference) {
-            (current.commit, current.root_manifest) = (Some(entry.commit), entry.manifest);
-        }
+        current.refs = node.repos.reader().refs(&head.body.refs)?;
     }
     Ok(current)
 }
 
-/// Signs the change and the head that takes it in, each durable before the next; returns the head's seq.
+/// Signs the changes and the head that takes them in, each durable before the next; returns the repository
+/// and the head's seq. A repository that is not there yet is made.
 ///
-/// The caller holds the node's turn to publish, and `batch` has every blob that the change newly reaches.
+/// The caller holds the node's turn to publish, and `batch` has every blob that the changes newly reach.
 pub(super) fn sign(
     node: &Inner,
+    publisher: &Publisher,
     target: &Target,
     current: &Current,
-    change: &Change,
+    wanted: Moves,
     mut batch: Batch,
-) -> Result<u64, PublishError> {
-    let refs = current
-        .refs
-        .with_change(&target.reference, current.commit, Some(change.new.clone()))
-        .map_err(|error| PublishError::Invalid(error.to_string()))?;
+) -> Result<(RepositoryId, u64), PublishError> {
+    let invalid = |error: &dyn std::fmt::Display| PublishError::Invalid(error.to_string());
+    let mut refs = current.refs.clone();
+    for step in &wanted.moves {
+        let old = refs.0.get(&step.reference).map(|target| target.oid);
+        refs = refs
+            .with_change(&step.reference, old, step.new.clone())
+            .map_err(|error| invalid(&error))?;
+    }
     let refs_hash = batch.put(refs.encode().into());
 
     let mut records = Vec::new();
-    let (epoch, home) = (node.epoch(), &node.keys.node);
-    let is_home = node.repos.ledger(|ledger| {
-        ledger
-            .namespace(&node.namespace)
-            .is_some_and(|view| view.body.home == home.public())
-    });
-    if !is_home {
-        return Err(PublishError::Invalid(
-            "this node's key is not the home of its namespace: restore keys/node.key".to_owned(),
-        ));
-    }
+    let (epoch, home) = (node.epoch(&target.namespace), &node.keys.node);
+    must_be_home(node, target)?;
     let repository = match current.repository {
         Some(repository) => repository,
         None => create(node, target, epoch, &mut records)?,
     };
-    let signed_change = make(
-        node,
-        Header {
-            repository: Some(repository),
-            ..Header::new(epoch, now_s())
-        },
-        Body::Change(record::Change {
-            reference: target.reference.to_string(),
-            old: current.commit,
-            new: Some(change.new.oid),
-            entry: Some(change.new.entry),
-            nonce: nonce()?,
-        }),
-        &node.keys.root,
-    )?;
-    let change_id = signed_change.id();
-    records.push(signed_change);
+    let entitling = accounts::entitle(node, &target.namespace, publisher, &repository)?;
+    records.extend(entitling);
+    let mut changes = Vec::new();
+    for step in &wanted.moves {
+        let old = current.refs.0.get(&step.reference);
+        let change = make(
+            target.namespace,
+            Header {
+                repository: Some(repository),
+                ..Header::new(epoch, now_s())
+            },
+            Body::Change(record::Change {
+                reference: step.reference.to_string(),
+                old: old.map(|target| target.oid),
+                new: step.new.as_ref().map(|target| target.oid),
+                entry: step.new.as_ref().map(|target| target.entry),
+                nonce: nonce()?,
+            }),
+            &publisher.key,
+        )?;
+        changes.push(change.id());
+        records.push(change);
+    }
     for record in &records {
         batch.record(record.envelope().to_vec());
     }
@@ -155,14 +219,11 @@ pub(super) fn sign(
     let next = node
         .repos
         .ledger(|ledger| ledger.repository(&repository).and_then(|view| view.next));
-    let link = next.ok_or_else(|| PublishError::Frozen(full_name(node, target)))?;
+    let link = next.ok_or_else(|| PublishError::Frozen(target.full_name()))?;
     let seq = link.seq;
-    let card = match (target.reference.to_string().as_str(), &current.head) {
-        (DEFAULT_REF, _) | (_, None) => head_card(&change.card, change.card_text),
-        (_, Some(head)) => head.body.card.clone(),
-    };
+    let before = current.head.as_ref().map(|head| &head.body);
     let head = make(
-        node,
+        target.namespace,
         Header {
             repository: Some(repository),
             chain: Some(link),
@@ -170,12 +231,17 @@ pub(super) fn sign(
         },
         Body::Head(record::Head {
             refs: refs_hash,
-            changes: vec![change_id],
-            card,
-            settings: current
-                .head
-                .as_ref()
-                .map_or_else(Default::default, |head| head.body.settings.clone()),
+            changes,
+            card: match (wanted.card, before) {
+                (Some(card), _) => card,
+                (None, Some(before)) => before.card.clone(),
+                (None, None) => head_card(&Card::default(), None),
+            },
+            settings: match (wanted.settings, before) {
+                (Some(settings), _) => settings,
+                (None, Some(before)) => before.settings.clone(),
+                (None, None) => Object::default(),
+            },
         }),
         home,
     )?;
@@ -189,7 +255,46 @@ pub(super) fn sign(
     })?;
     *unsettled(node) = Some(head);
     settle(node)?;
-    Ok(seq)
+    Ok((repository, seq))
+}
+
+/// Refuses where another node's key orders the heads of the namespace.
+pub(super) fn must_be_home(node: &Inner, target: &Target) -> Result<(), PublishError> {
+    if node.is_home(&target.namespace) {
+        return Ok(());
+    }
+    if target.namespace == node.namespace {
+        return Err(PublishError::Invalid(
+            "this node's key is not the home of its namespace: restore keys/node.key".to_owned(),
+        ));
+    }
+    Err(PublishError::Elsewhere(target.full_name()))
+}
+
+/// Says what a name leads to from now on: a repository, another name, or nothing. The caller holds the turn.
+pub(super) fn rename(
+    node: &Inner,
+    target: &Target,
+    leads_to: Option<NamesTarget>,
+) -> Result<Record, PublishError> {
+    let folded = target.name.folded();
+    let link = node
+        .repos
+        .ledger(|ledger| ledger.next_name(&target.namespace, target.kind, &folded))
+        .ok_or_else(|| PublishError::Frozen(target.full_name()))?;
+    make(
+        target.namespace,
+        Header {
+            chain: Some(link),
+            ..Header::new(node.epoch(&target.namespace), now_s())
+        },
+        Body::Names(record::Names {
+            kind: target.kind,
+            name: folded,
+            target: leads_to,
+        }),
+        &node.keys.node,
+    )
 }
 
 /// Whether a head was signed that is not in the log.
@@ -272,7 +377,7 @@ fn create(
 ) -> Result<RepositoryId, PublishError> {
     let now = now_s();
     let repository = make(
-        node,
+        target.namespace,
         Header::new(epoch, now),
         Body::Repository(record::Repository {
             kind: target.kind,
@@ -283,37 +388,20 @@ fn create(
         &node.keys.node,
     )?;
     let id = RepositoryId::from(repository.id());
-    let folded = target.name.folded();
-    let link = node
-        .repos
-        .ledger(|ledger| ledger.next_name(&node.namespace, target.kind, &folded))
-        .ok_or_else(|| PublishError::Frozen(full_name(node, target)))?;
-    let names = make(
-        node,
-        Header {
-            chain: Some(link),
-            ..Header::new(epoch, now)
-        },
-        Body::Names(record::Names {
-            kind: target.kind,
-            name: folded,
-            target: Some(NamesTarget::Repository(id)),
-        }),
-        &node.keys.node,
-    )?;
+    let names = rename(node, target, Some(NamesTarget::Repository(id)))?;
     records.extend([repository, names]);
     Ok(id)
 }
 
-fn make(
-    node: &Inner,
+pub(crate) fn make(
+    namespace: NamespaceId,
     header: Header,
     body: Body,
     key: &cairn_protocol::key::SecretKey,
 ) -> Result<Record, PublishError> {
     Record::sign(
         Header {
-            namespace: Some(node.namespace),
+            namespace: Some(namespace),
             ..header
         },
         body,
@@ -323,18 +411,21 @@ fn make(
 }
 
 fn nonce() -> Result<Nonce, PublishError> {
-    let mut nonce = [0; 16];
-    getrandom::fill(&mut nonce).map_err(|error| {
-        PublishError::Store(StoreError::Io {
-            operation: "draw randomness from",
-            path: "getrandom".into(),
-            source: std::io::Error::other(error.to_string()),
-        })
-    })?;
-    Ok(Nonce::from_bytes(nonce))
+    Ok(Nonce::from_bytes(random()?))
 }
 
-fn head_card(card: &Card, text: Option<Blake3>) -> record::Card {
+/// Random bytes from the system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], StoreError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Io {
+        operation: "draw randomness from",
+        path: "getrandom".into(),
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    Ok(bytes)
+}
+
+pub(super) fn head_card(card: &Card, text: Option<Blake3>) -> record::Card {
     let tokens = card.head_tokens();
     record::Card {
         text,

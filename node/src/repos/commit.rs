@@ -1,16 +1,22 @@
 //! One commit: its fields, its tree, its ancestors.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use cairn_protocol::attributes::Attributes;
 use cairn_protocol::entry::CommitEntry;
 use cairn_protocol::git::CommitObject;
 use cairn_protocol::hash::{Blake3, GitOid, Sha256};
+use cairn_protocol::limits::ATTRIBUTES_BYTES_MAX;
 use cairn_protocol::manifest::{EntryKind as ManifestKind, ManifestEntry};
+use cairn_protocol::path::RepoPath;
 use cairn_protocol::pointer::Pointer;
 
 use super::reader::damaged;
 use super::repo::Repo;
 use super::{Reader, RepoError};
+use crate::store::StoreError;
 
 /// First parents looked at for the last change of an entry; beyond it the oldest one seen is named.
 const LAST_CHANGE_COMMITS_MAX: usize = 20_000;
@@ -26,6 +32,8 @@ struct Inner {
     reader: Arc<Reader>,
     repo: Repo,
     info: CommitInfo,
+    /// Hash of the commit entry.
+    entry: Blake3,
     manifest: Option<Blake3>,
 }
 
@@ -44,6 +52,50 @@ pub struct CommitInfo {
     pub time: u64,
     /// Parents' ids.
     pub parents: Vec<GitOid>,
+}
+
+/// The `.gitattributes` files of a tree that may say something of these paths; those that are not here, or are
+/// too large, say nothing.
+pub(crate) fn attributes(
+    reader: &Reader,
+    root: Option<&Blake3>,
+    paths: &[RepoPath],
+) -> Result<Attributes, RepoError> {
+    let mut attributes = Attributes::default();
+    let Some(root) = root else {
+        return Ok(attributes);
+    };
+    let above = paths.iter().flat_map(|path| {
+        let path = path.as_str();
+        path.match_indices('/').map(|(at, _)| &path[..at])
+    });
+    let folders: BTreeSet<&str> = above.chain([""]).collect();
+    for folder in folders {
+        let path = match folder {
+            "" => ".gitattributes".to_owned(),
+            folder => format!("{folder}/.gitattributes"),
+        };
+        let found = reader.find(root, &path)?;
+        if let Some(bytes) = small(reader, found, ATTRIBUTES_BYTES_MAX as u64)? {
+            attributes.add(folder, &bytes);
+        }
+    }
+    Ok(attributes)
+}
+
+fn small(
+    reader: &Reader,
+    found: Option<ManifestEntry>,
+    bytes_max: u64,
+) -> Result<Option<Bytes>, RepoError> {
+    let hash = found
+        .filter(|entry| entry.kind == ManifestKind::File)
+        .filter(|entry| entry.size.is_some_and(|size| size <= bytes_max))
+        .and_then(|entry| entry.blake3);
+    match hash.map(|hash| reader.blob(&hash)).transpose() {
+        Err(RepoError::Store(StoreError::Absent { .. })) => Ok(None),
+        read => read,
+    }
 }
 
 /// A file or folder of a commit.
@@ -85,6 +137,7 @@ impl Commit {
     pub(super) fn open(
         reader: Arc<Reader>,
         repo: Repo,
+        hash: Blake3,
         entry: &CommitEntry,
     ) -> Result<Self, RepoError> {
         let info = read_info(&reader, entry)?;
@@ -93,9 +146,15 @@ impl Commit {
                 reader,
                 repo,
                 info,
+                entry: hash,
                 manifest: entry.manifest,
             }),
         })
+    }
+
+    /// Hash of its commit entry.
+    pub(crate) fn entry_hash(&self) -> Blake3 {
+        self.inner.entry
     }
 
     /// The commit object's fields.
@@ -149,6 +208,17 @@ impl Commit {
             return Err(RepoError::Invalid(claim.reason(path)));
         }
         Ok(found.and_then(|entry| shown(path.to_owned(), &entry)))
+    }
+
+    /// The `.gitattributes` files that may say something of these paths.
+    pub fn attributes(&self, paths: &[RepoPath]) -> Result<Attributes, RepoError> {
+        attributes(&self.inner.reader, self.inner.manifest.as_ref(), paths)
+    }
+
+    /// A file's bytes, if it is here and has at most so many.
+    pub fn small_file(&self, path: &str, bytes_max: u64) -> Result<Option<Bytes>, RepoError> {
+        let found = self.inner.reader.find(&self.root()?, path)?;
+        small(&self.inner.reader, found, bytes_max)
     }
 
     /// Entries below a folder, depth first in git's order, after the path `after`, at most `limit`.

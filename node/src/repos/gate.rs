@@ -182,7 +182,8 @@ impl Repos {
     pub(crate) fn candidate(&self, repository: &RepositoryId) -> Option<Repo> {
         let state = self.read();
         let view = state.ledger.repository(repository)?;
-        Repo::new(self.inner.reader.clone(), &view, false)
+        let context = state.context(&view, false);
+        Repo::new(self.inner.reader.clone(), &view, context)
     }
 
     /// Repositories that are shown.
@@ -190,13 +191,13 @@ impl Repos {
         self.read().table.keys().copied().collect()
     }
 
-    /// Whether a repository is this node's own.
+    /// Whether a repository is this node's own, or of an account of it.
     pub(crate) fn is_own(&self, repository: &RepositoryId) -> bool {
         let state = self.read();
         let namespace = state
             .ledger
             .repository(repository)
             .map(|view| view.namespace);
-        namespace.is_some() && namespace == state.own_namespace
+        namespace.is_some_and(|namespace| state.is_own(&namespace))
     }
 }

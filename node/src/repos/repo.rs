@@ -6,17 +6,20 @@ use std::sync::{Arc, OnceLock};
 use cairn_protocol::accept::RepositoryView;
 use cairn_protocol::card::Card;
 use cairn_protocol::entry::CommitEntry;
-use cairn_protocol::hash::{Blake3, GitOid, RecordId, RepositoryId};
+use cairn_protocol::hash::{Blake3, GitOid, NamespaceId, RecordId, RepositoryId};
 use cairn_protocol::limits::CARD_BYTES_MAX;
-use cairn_protocol::name::{NamespaceName, RepoKind};
+use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
 use cairn_protocol::refs::{RefName, Refs};
 
 use super::commit::Commit;
 use super::history::{History, Match};
-use super::{Entry, EntryKind, Reader, RepoError};
+use super::{Entry, EntryKind, FileEntry, Reader, RepoError};
+use crate::publish::DELETED;
 
 /// The default branch.
 const DEFAULT_REF: &str = "refs/heads/main";
+/// Entries of a commit that are read at a time when a content is looked for.
+const ENTRIES_AT_ONCE: usize = 10_000;
 /// Fewest hex digits that are taken for the beginning of a commit id.
 const SHORT_ID_DIGITS_MIN: usize = 5;
 
@@ -31,8 +34,13 @@ struct Inner {
     reader: Arc<Reader>,
     id: RepositoryId,
     kind: RepoKind,
+    namespace: NamespaceId,
+    name: RepoName,
     full_name: String,
     namespace_len: usize,
+    shown_name: String,
+    shown_namespace_len: usize,
+    is_private: bool,
     signer: String,
     version: (u64, u64),
     head: RecordId,
@@ -43,6 +51,17 @@ struct Inner {
     refs_hash: Blake3,
     refs: OnceLock<(Refs, BTreeMap<String, GitOid>)>,
     card: OnceLock<CardView>,
+}
+
+/// What is known of a repository beyond its records.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) pinned: bool,
+    /// Its name now.
+    pub(super) name: RepoName,
+    /// Plain name of its namespace, where that is an account's.
+    pub(super) shown_namespace: Option<String>,
+    pub(super) is_private: bool,
 }
 
 /// The model card's fields that listings and filters read.
@@ -73,21 +92,36 @@ impl From<Card> for CardView {
 }
 
 impl Repo {
-    /// `None` while no head was accepted.
+    /// `None` while no head was accepted, and once the repository is deleted.
     pub(super) fn new(
         reader: Arc<Reader>,
         view: &RepositoryView<'_>,
-        pinned: bool,
+        context: Context,
     ) -> Option<Self> {
         let head = view.head.as_ref()?;
+        if head.settings.get(DELETED).is_some() {
+            return None;
+        }
+        let Context {
+            pinned,
+            name,
+            shown_namespace,
+            is_private,
+        } = context;
         let namespace = NamespaceName::Hash(view.namespace).to_string();
+        let shown_namespace = shown_namespace.unwrap_or_else(|| namespace.clone());
         Some(Self {
             inner: Arc::new(Inner {
                 reader,
                 id: view.id,
                 kind: view.body.kind,
+                namespace: view.namespace,
                 namespace_len: namespace.len(),
-                full_name: format!("{namespace}/{}", view.body.name),
+                full_name: format!("{namespace}/{name}"),
+                shown_namespace_len: shown_namespace.len(),
+                shown_name: format!("{shown_namespace}/{name}"),
+                name,
+                is_private,
                 signer: head.signer.to_string(),
                 version: (head.epoch, head.seq),
                 head: head.id,
@@ -103,13 +137,15 @@ impl Repo {
     }
 
     /// Whether this is what a view shows.
-    pub(super) fn shows(&self, view: &RepositoryView<'_>, pinned: bool) -> bool {
+    pub(super) fn shows(&self, view: &RepositoryView<'_>, context: &Context) -> bool {
         let same = |head: &cairn_protocol::accept::HeadView<'_>| {
             (head.epoch, head.seq) == self.inner.version && head.id == self.inner.head
         };
         view.head.as_ref().is_some_and(same)
             && view.frozen.is_some() == self.inner.frozen
-            && pinned == self.inner.pinned
+            && context.pinned == self.inner.pinned
+            && context.name == self.inner.name
+            && context.is_private == self.inner.is_private
     }
 
     /// The head's record.
@@ -140,6 +176,31 @@ impl Repo {
     /// The namespace part of [`Self::full_name`].
     pub fn namespace(&self) -> &str {
         &self.inner.full_name[..self.inner.namespace_len]
+    }
+
+    /// The namespace's id.
+    pub fn namespace_id(&self) -> NamespaceId {
+        self.inner.namespace
+    }
+
+    /// Its name in the namespace.
+    pub fn name(&self) -> &RepoName {
+        &self.inner.name
+    }
+
+    /// `namespace/name` as this node's users know it: an account's namespace under its plain name.
+    pub fn shown_name(&self) -> &str {
+        &self.inner.shown_name
+    }
+
+    /// The namespace part of [`Self::shown_name`].
+    pub fn shown_namespace(&self) -> &str {
+        &self.inner.shown_name[..self.inner.shown_namespace_len]
+    }
+
+    /// Whether only those may see it who were let in.
+    pub fn is_private(&self) -> bool {
+        self.inner.is_private
     }
 
     /// Key that signed the head, as `ed25519:` and hex.
@@ -239,6 +300,36 @@ impl Repo {
         ))
     }
 
+    /// Where a content stands in this repository: a commit that a ref leads to, and a path of it.
+    ///
+    /// Looks through the files of every ref, the default branch first.
+    pub fn find_content(
+        &self,
+        is_it: impl Fn(&FileEntry) -> bool,
+    ) -> Result<Option<(GitOid, String)>, RepoError> {
+        let refs = self.refs()?;
+        let default = refs.get_key_value(DEFAULT_REF);
+        for (name, oid) in default.into_iter().chain(refs) {
+            let commit = self.commit(name)?;
+            let mut after: Option<String> = None;
+            loop {
+                let entries = commit.tree("", true, after.as_deref(), ENTRIES_AT_ONCE)?;
+                let has = |entry: &&Entry| match &entry.kind {
+                    EntryKind::File(file) => is_it(file),
+                    EntryKind::Directory => false,
+                };
+                if let Some(found) = entries.iter().find(has) {
+                    return Ok(Some((*oid, found.path.clone())));
+                }
+                if entries.len() < ENTRIES_AT_ONCE {
+                    break;
+                }
+                after = entries.last().map(|entry| entry.path.clone());
+            }
+        }
+        Ok(None)
+    }
+
     /// Why the default branch's commit is invalid, where a file of it was fetched and found to be another
     /// than it says.
     pub fn invalid(&self) -> Result<Option<String>, RepoError> {
@@ -300,7 +391,7 @@ impl Repo {
 
     fn open(&self, entry: Blake3) -> Result<Commit, RepoError> {
         let read: CommitEntry = self.inner.reader.commit_entry(&entry)?;
-        Commit::open(Arc::clone(&self.inner.reader), self.clone(), &read)
+        Commit::open(Arc::clone(&self.inner.reader), self.clone(), entry, &read)
     }
 
     /// Every commit that the refs reach.

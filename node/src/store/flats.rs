@@ -5,7 +5,7 @@
 //! that is no longer the same one, or was not verified for long, is read in full before it is served.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -187,9 +187,10 @@ impl Flats {
     pub(super) fn import(
         &self,
         log: &Log,
-        source: File,
+        source: &mut dyn Read,
         size: u64,
         git: bool,
+        agrees: &dyn Fn(&Digests) -> bool,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Digests, StoreError> {
         self.leave_reserve(size)?;
@@ -199,6 +200,11 @@ impl Flats {
             file: &temporary.file,
         };
         let taken = intake::take(source, size, git, Some(copy), progress)?;
+        if !agrees(&taken.digests) {
+            return Err(StoreError::Disagrees {
+                found: taken.digests.sha256,
+            });
+        }
         sync_or_end(&*self.files, &temporary.file)?;
         self.place_temporary(log, temporary, &taken)
     }
@@ -538,7 +544,7 @@ impl Flats {
             }
             let source = Arc::into_inner(source.into_file())
                 .expect("invariant: nobody else has the handle that was just opened");
-            let taken = match intake::take(source, size, git.is_some(), None, progress) {
+            let taken = match intake::take(&mut &source, size, git.is_some(), None, progress) {
                 Ok(taken) => taken,
                 Err(StoreError::Changed { .. }) => return Err(self.quarantine(log, facts)),
                 Err(StoreError::Source(source)) => {

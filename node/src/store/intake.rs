@@ -1,7 +1,6 @@
 //! One read of a file for all of its digests, and for its copy: each on a thread of its own.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -45,18 +44,18 @@ pub(super) fn digest(bytes: &[u8], git: bool) -> Result<Taken, StoreError> {
     hashers.finish(bytes.len() as u64)
 }
 
-/// Reads exactly `size` bytes from a file's current position, hashing and copying them.
+/// Reads exactly `size` bytes from a source, hashing and copying them.
 ///
 /// `progress` is told the bytes read so far. [`StoreError::Changed`] where there are fewer or more.
 pub(super) fn take(
-    source: File,
+    source: &mut dyn Read,
     size: u64,
     git: bool,
     copy: Option<Copy<'_>>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Taken, StoreError> {
     let mut source = Source {
-        file: source,
+        bytes: source,
         size,
         read: 0,
     };
@@ -115,7 +114,7 @@ fn give_back(buffer: Arc<Vec<u8>>, recycle: &SyncSender<Vec<u8>>) {
 }
 
 fn pump(
-    source: &mut Source,
+    source: &mut Source<'_>,
     copy: Option<Copy<'_>>,
     hashers: &[SyncSender<Arc<Vec<u8>>>; 2],
     (recycle, free): (&SyncSender<Vec<u8>>, &Receiver<Vec<u8>>),
@@ -154,22 +153,21 @@ fn pump(
     Ok(())
 }
 
-/// A file of which so many bytes were announced.
-#[derive(Debug)]
-struct Source {
-    file: File,
+/// A source of which so many bytes were announced.
+struct Source<'a> {
+    bytes: &'a mut dyn Read,
     size: u64,
     read: u64,
 }
 
-impl Source {
+impl Source<'_> {
     /// Reads the next bytes, as many as a buffer holds or as there are left.
     fn fill(&mut self, buffer: &mut Vec<u8>) -> Result<(), StoreError> {
         let left = usize::try_from(self.size - self.read).unwrap_or(usize::MAX);
         buffer.resize(left.min(BUFFER_BYTES), 0);
         let mut done = 0;
         while done < buffer.len() {
-            match self.file.read(&mut buffer[done..]) {
+            match self.bytes.read(&mut buffer[done..]) {
                 Ok(0) => {
                     let found = self.read + done as u64;
                     return Err(StoreError::Changed {
@@ -189,7 +187,7 @@ impl Source {
     fn must_end(&mut self) -> Result<(), StoreError> {
         let mut more = [0];
         loop {
-            match self.file.read(&mut more) {
+            match self.bytes.read(&mut more) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {
                     return Err(StoreError::Changed {

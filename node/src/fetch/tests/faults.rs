@@ -149,6 +149,6 @@ fn digests(bytes: &[u8]) -> Digests {
     file.write_all(bytes).unwrap();
     file.rewind().unwrap();
     store
-        .import(file, bytes.len() as u64, true, &mut |_| {})
+        .import(&mut &file, bytes.len() as u64, true, &mut |_| {})
         .unwrap()
 }

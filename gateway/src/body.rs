@@ -10,26 +10,34 @@ use crate::error::ApiError;
 /// Bytes that are still read of a body that was refused, so that its sender gets to see why.
 const LINGER_BYTES_MAX: usize = 16 << 20;
 
-/// Reads a whole body.
+/// Reads a whole body of at most so many bytes.
 ///
 /// # Errors
-/// It is larger than [`Config::body_bytes_max`], makes no progress for [`Config::body_idle_timeout`],
+/// It is larger, makes no progress for [`Config::body_idle_timeout`],
 /// takes longer than [`Config::body_timeout`], is compressed (what it unpacks to is not known before), or breaks off.
-pub(super) async fn read(
+pub(crate) async fn read(
     headers: &HeaderMap,
     mut body: Body,
+    max: usize,
     config: &Config,
 ) -> Result<Bytes, ApiError> {
-    let reading = read_bounded(headers, &mut body, config);
+    let reading = read_bounded(headers, &mut body, max, config);
     let read = tokio::time::timeout(config.body_timeout, reading)
         .await
         .unwrap_or_else(|_| Err(ApiError::body_too_slow()));
+    if read.is_err() {
+        refuse(headers, body, config);
+    }
+    read
+}
+
+/// Lets the sender of a body that is not wanted see why.
+pub(crate) fn refuse(headers: &HeaderMap, body: Body, config: &Config) {
     // Who waits for a go-ahead sends nothing before it, and gets none.
-    if read.is_err() && !headers.contains_key(EXPECT) {
+    if !headers.contains_key(EXPECT) {
         let lingering = tokio::time::timeout(config.body_idle_timeout, linger(body));
         drop(tokio::spawn(lingering));
     }
-    read
 }
 
 /// Takes more of a refused body while its answer goes out: closing at once would reset the connection,
@@ -47,36 +55,55 @@ async fn linger(mut body: Body) {
 async fn read_bounded(
     headers: &HeaderMap,
     body: &mut Body,
+    max: usize,
     config: &Config,
 ) -> Result<Bytes, ApiError> {
-    let max = config.body_bytes_max;
-    if headers
+    must_be_plain(headers)?;
+    if announced(headers).is_some_and(|length| length > max as u64) {
+        return Err(ApiError::body_too_large(max));
+    }
+    let mut whole = Vec::new();
+    while let Some(data) = next(body, config).await? {
+        if whole.len() + data.len() > max {
+            return Err(ApiError::body_too_large(max));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.into())
+}
+
+/// Refuses a compressed body: what it unpacks to is not known before.
+pub(crate) fn must_be_plain(headers: &HeaderMap) -> Result<(), ApiError> {
+    let is_packed = headers
         .get(CONTENT_ENCODING)
-        .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
+        .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if is_packed {
         return Err(ApiError::unsupported_media_type(
             "Compressed request bodies are not taken",
         ));
     }
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > max as u64) {
-        return Err(ApiError::body_too_large(max));
-    }
-    let mut whole = Vec::new();
+    Ok(())
+}
+
+/// Bytes that a body was said to have.
+pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The next bytes of a body; nothing at its end.
+///
+/// # Errors
+/// It makes no progress for [`Config::body_idle_timeout`], or breaks off.
+pub(crate) async fn next(body: &mut Body, config: &Config) -> Result<Option<Bytes>, ApiError> {
     loop {
         let frame = tokio::time::timeout(config.body_idle_timeout, body.frame())
             .await
             .map_err(|_| ApiError::body_too_slow())?;
         let Some(frame) = frame else {
-            return Ok(whole.into());
+            return Ok(None);
         };
         if let Ok(data) = frame.map_err(ApiError::body_broken)?.into_data() {
-            if whole.len() + data.len() > max {
-                return Err(ApiError::body_too_large(max));
-            }
-            whole.extend_from_slice(&data);
+            return Ok(Some(data));
         }
     }
 }
@@ -102,7 +129,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
             .collect();
-        match read(&headers, body, &config()).await {
+        match read(&headers, body, config().body_bytes_max, &config()).await {
             Ok(_) => 200,
             Err(error) => error.into_response().status().as_u16(),
         }
@@ -144,7 +171,10 @@ mod tests {
         let answer = async |request: Request| {
             let (parts, body) = request.into_parts();
             let config = Config::default();
-            read(&parts.headers, body, &config).await.map(|_| "taken")
+            let max = config.body_bytes_max;
+            read(&parts.headers, body, max, &config)
+                .await
+                .map(|_| "taken")
         };
         let router = axum::Router::new().route("/", post(answer));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,0 +1,159 @@
+//! The links of batch answers: a whole file, a part of one, and the word that all parts were sent.
+
+use std::io::Read;
+
+use axum::extract::{Request, State};
+use axum::http::header::ETAG;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use cairn_protocol::hash::{RepositoryId, Sha256};
+
+use super::batch::PART_BYTES;
+use crate::dates::now_s;
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+use crate::right::{Deed, Right};
+use crate::url::{self, Pairs};
+use crate::{body, intake};
+
+pub(super) async fn serve(State(gateway): State<Gateway>, request: Request) -> Response {
+    answer(&gateway, request)
+        .await
+        .unwrap_or_else(ApiError::into_response)
+}
+
+pub(super) async fn serve_part(State(gateway): State<Gateway>, request: Request) -> Response {
+    answer(&gateway, request)
+        .await
+        .unwrap_or_else(ApiError::into_response)
+}
+
+async fn answer(gateway: &Gateway, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let opened = open(gateway, &parts.method, parts.uri.path(), parts.uri.query());
+    let right = match opened {
+        Ok(right) => right,
+        Err(error) => {
+            body::refuse(&parts.headers, body, gateway.config());
+            return Err(error);
+        }
+    };
+    let headers = &parts.headers;
+    match right.deed {
+        Deed::Put => {
+            let length = expect(headers, right.size);
+            if let Err(error) = length {
+                body::refuse(headers, body, gateway.config());
+                return Err(error);
+            }
+            intake::run(gateway, headers, body, move |gateway, reader| {
+                store(gateway, &right, reader)
+            })
+            .await?;
+            Ok(StatusCode::OK.into_response())
+        }
+        Deed::PutPart => {
+            let length = part_length(&right);
+            if let Err(error) = expect(headers, length) {
+                body::refuse(headers, body, gateway.config());
+                return Err(error);
+            }
+            let etag = intake::run(gateway, headers, body, move |gateway, reader| {
+                must_be_there(gateway, &right.repository)?;
+                let Right {
+                    account,
+                    sha256,
+                    part,
+                    ..
+                } = &right;
+                let node = gateway.node();
+                Ok(node.put_part(account, sha256, *part, length, reader)?)
+            })
+            .await?;
+            Ok(([(ETAG, format!("\"{etag}\""))], "").into_response())
+        }
+        Deed::Complete => {
+            let max = gateway.config().body_bytes_max;
+            // What clients say of the parts is not needed: the whole must have the promised hash.
+            body::read(headers, body, max, gateway.config()).await?;
+            let place = gateway.upload_place().await?;
+            let gateway = gateway.clone();
+            tokio::task::spawn_blocking(move || {
+                let _place = place;
+                let count = right.size.div_ceil(PART_BYTES);
+                must_be_there(&gateway, &right.repository)?;
+                let node = gateway.node();
+                node.join_parts(&right.account, &right.sha256, right.size, count)?;
+                Ok::<_, ApiError>(())
+            })
+            .await
+            .map_err(ApiError::internal)??;
+            Ok(StatusCode::OK.into_response())
+        }
+    }
+}
+
+fn store(gateway: &Gateway, right: &Right, reader: &mut dyn Read) -> Result<(), ApiError> {
+    let node = gateway.node();
+    must_be_there(gateway, &right.repository)?;
+    node.upload(&right.account, reader, right.size, &right.sha256)?;
+    Ok(())
+}
+
+/// A link outlives neither its repository nor its account's tokens.
+fn must_be_there(gateway: &Gateway, repository: &RepositoryId) -> Result<(), ApiError> {
+    if gateway.node().repos().by_id(repository).is_some() {
+        return Ok(());
+    }
+    Err(ApiError::repository_not_found())
+}
+
+/// The right that a link carries, to what its path and method say.
+fn open(
+    gateway: &Gateway,
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+) -> Result<Right, ApiError> {
+    let segments = url::segments(path)?;
+    let [_, _, oid, rest @ ..] = &segments[..] else {
+        return Err(ApiError::no_route());
+    };
+    let sha256: Sha256 = oid.text.parse().map_err(|_| ApiError::no_route())?;
+    let (deed, allowed) = match rest {
+        [] => (Deed::Put, Method::PUT),
+        [last] if last.text == "complete" => (Deed::Complete, Method::POST),
+        _ => (Deed::PutPart, Method::PUT),
+    };
+    if *method != allowed {
+        let name = if allowed == Method::PUT {
+            "PUT"
+        } else {
+            "POST"
+        };
+        return Err(ApiError::method_not_allowed(name));
+    }
+    let query = Pairs::parse(query.unwrap_or_default().as_bytes())?;
+    let right = Right::open(gateway.node(), deed, sha256, &query, now_s())?;
+    let named = rest.first().filter(|_| deed == Deed::PutPart);
+    if named.is_some_and(|named| named.text != right.part.to_string()) {
+        return Err(ApiError::no_route());
+    }
+    Ok(right)
+}
+
+/// Bytes of one part: all but the last have the same.
+fn part_length(right: &Right) -> u64 {
+    let begin = u64::from(right.part.saturating_sub(1)) * PART_BYTES;
+    PART_BYTES.min(right.size.saturating_sub(begin))
+}
+
+/// Refuses a body that is said to have another length than was promised, before any of it is read.
+fn expect(headers: &HeaderMap, size: u64) -> Result<(), ApiError> {
+    match body::announced(headers) {
+        Some(length) if length != size => Err(ApiError::bad_request(format!(
+            "The body has {length} bytes, and {size} were promised"
+        ))),
+        _ => Ok(()),
+    }
+}

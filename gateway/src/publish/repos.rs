@@ -1,0 +1,220 @@
+//! Repositories are made, deleted, renamed; who may see them is changed.
+
+use cairn_node::permission::Access;
+use cairn_node::publish::PublishError;
+use cairn_node::repos::Repo;
+use cairn_protocol::hash::Blake3;
+use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Order, url_of};
+use crate::error::ApiError;
+use crate::reply::Reply;
+use crate::repo;
+
+/// Digits of an id in the form that hub clients expect.
+const ID_DIGITS: usize = 24;
+
+/// `POST /api/repos/create`; members that mean nothing here are passed over.
+#[derive(Debug, Deserialize)]
+struct Create {
+    name: String,
+    #[serde(default)]
+    organization: Option<String>,
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    private: Option<bool>,
+    #[serde(default)]
+    visibility: Option<String>,
+    #[serde(default)]
+    sdk: Option<String>,
+}
+
+/// `DELETE /api/repos/delete`.
+#[derive(Debug, Deserialize)]
+struct Delete {
+    name: String,
+    #[serde(default)]
+    organization: Option<String>,
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+}
+
+/// `POST /api/repos/move`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Move {
+    from_repo: String,
+    to_repo: String,
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+}
+
+/// `PUT /api/…/settings`.
+#[derive(Debug, Deserialize)]
+struct Settings {
+    #[serde(default)]
+    private: Option<bool>,
+    #[serde(default)]
+    visibility: Option<String>,
+    #[serde(default)]
+    gated: Option<serde_json::Value>,
+}
+
+pub(super) fn create(order: &Order<'_>) -> Result<Reply, ApiError> {
+    let account = order.asker.account(order.gateway)?;
+    let wanted: Create = order.json()?;
+    let kind = kind_of(wanted.kind.as_deref())?;
+    if kind == RepoKind::Space && wanted.sdk.is_none() {
+        return Err(ApiError::bad_request("A space needs an `sdk`"));
+    }
+    let is_private = is_private(wanted.private, wanted.visibility.as_deref())?.unwrap_or(false);
+    let (namespace, name) = parts(wanted.organization.as_deref(), &wanted.name, &account.name)?;
+    let node = order.gateway.node();
+    let unknown = || ApiError::forbidden(format!("There is no namespace {namespace} on this node"));
+    let ruling = node
+        .rule_namespace(&order.asker.who, &namespace)
+        .ok_or_else(unknown)?;
+    order.asker.ruled(ruling)?;
+    let made = node.create_repository(&account.id, &namespace, kind, name.clone(), is_private);
+    match made {
+        Ok(repo) => Ok(shown(order, &repo)),
+        Err(PublishError::Exists(_)) => {
+            let message = format!("You already created this {kind} repo: {namespace}/{name}");
+            let conflict = ApiError::conflict(message);
+            Err(
+                match repo::named(
+                    order.gateway,
+                    order.asker,
+                    kind,
+                    &format!("{namespace}/{name}"),
+                ) {
+                    Ok(repo) => conflict.with("url", url_of(order.asked, &repo)),
+                    Err(_) => conflict,
+                },
+            )
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn shown(order: &Order<'_>, repo: &Repo) -> Reply {
+    let id = Blake3::of(repo.id().as_bytes()).to_hex();
+    Reply::json(&json!({
+        "url": url_of(order.asked, repo),
+        "name": repo.shown_name(),
+        "id": &id[..ID_DIGITS],
+    }))
+}
+
+pub(super) fn delete(order: &Order<'_>) -> Result<Reply, ApiError> {
+    let account = order.asker.account(order.gateway)?;
+    let wanted: Delete = order.json()?;
+    let kind = kind_of(wanted.kind.as_deref())?;
+    let (namespace, name) = parts(wanted.organization.as_deref(), &wanted.name, &account.name)?;
+    let repo = repo::named(
+        order.gateway,
+        order.asker,
+        kind,
+        &format!("{namespace}/{name}"),
+    )?;
+    order.asker.must(order.gateway, Access::Manage, &repo)?;
+    order.gateway.node().delete_repository(&account.id, &repo)?;
+    Ok(Reply::text("OK"))
+}
+
+pub(super) fn rename(order: &Order<'_>) -> Result<Reply, ApiError> {
+    let account = order.asker.account(order.gateway)?;
+    let wanted: Move = order.json()?;
+    let kind = kind_of(wanted.kind.as_deref())?;
+    let repo = repo::named(order.gateway, order.asker, kind, &wanted.from_repo)?;
+    order.asker.must(order.gateway, Access::Manage, &repo)?;
+    let (namespace, name) = parts(None, &wanted.to_repo, repo.shown_namespace())?;
+    if !namespace
+        .to_string()
+        .eq_ignore_ascii_case(repo.shown_namespace())
+        && !namespace.to_string().eq_ignore_ascii_case(repo.namespace())
+    {
+        return Err(ApiError::bad_request(
+            "A repository stays in its namespace: what was signed in it is signed for it alone",
+        ));
+    }
+    let renamed = order
+        .gateway
+        .node()
+        .rename_repository(&account.id, &repo, &name);
+    match renamed {
+        Ok(()) => Ok(Reply::json(&json!({}))),
+        Err(PublishError::Exists(_)) => {
+            let message = format!(
+                "A {kind} repository called {} already exists",
+                wanted.to_repo
+            );
+            Err(ApiError::conflict(message))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn settings(order: &Order<'_>, repo: &Repo) -> Result<Reply, ApiError> {
+    let account = order.asker.account(order.gateway)?;
+    let wanted: Settings = order.json()?;
+    if let Some(gated) = wanted.gated
+        && gated != json!(false)
+        && !gated.is_null()
+    {
+        return Err(ApiError::bad_request(
+            "Repositories can't be gated on this node: make it private and let people in",
+        ));
+    }
+    let private = is_private(wanted.private, wanted.visibility.as_deref())?;
+    let now = match private {
+        Some(private) if private != repo.is_private() => {
+            let node = order.gateway.node();
+            node.set_visibility(&account.id, repo, private)?
+        }
+        _ => repo.clone(),
+    };
+    Ok(Reply::json(
+        &json!({ "private": now.is_private(), "gated": false }),
+    ))
+}
+
+fn kind_of(kind: Option<&str>) -> Result<RepoKind, ApiError> {
+    let Some(text) = kind else {
+        return Ok(RepoKind::Model);
+    };
+    let mut all = RepoKind::ALL.into_iter();
+    all.find(|kind| kind.as_str() == text)
+        .ok_or_else(|| ApiError::bad_request(format!("{text:?} is none of model, dataset, space")))
+}
+
+fn is_private(private: Option<bool>, visibility: Option<&str>) -> Result<Option<bool>, ApiError> {
+    match visibility {
+        None => Ok(private),
+        Some("public") => Ok(Some(false)),
+        Some("private") => Ok(Some(true)),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "{other:?} is none of public, private"
+        ))),
+    }
+}
+
+/// Namespace and name, checked.
+fn parts(
+    organization: Option<&str>,
+    name: &str,
+    own: &str,
+) -> Result<(NamespaceName, RepoName), ApiError> {
+    let (namespace, name) = match name.split_once('/') {
+        Some((namespace, name)) => (namespace, name),
+        None => (organization.unwrap_or(own), name),
+    };
+    let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(error.to_string());
+    Ok((
+        namespace.parse().map_err(|error| bad(&error))?,
+        name.parse().map_err(|error| bad(&error))?,
+    ))
+}

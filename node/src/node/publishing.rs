@@ -1,0 +1,387 @@
+//! What a gateway asks of a node on behalf of accounts: uploads, commits, repositories.
+//!
+//! Whether somebody may is asked with [`Node::rule`], before; nothing here asks again.
+
+use std::io::Read;
+
+use cairn_protocol::hash::{Blake3, Sha256};
+use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
+
+use super::{Node, now_s};
+use crate::access;
+use crate::accounts::{self, Account, AccountError, AccountId, Accounts, NewToken};
+use crate::permission::{self, Access, Ruling, Scope, Subject, Who};
+use crate::publish::{
+    self, Committed, Contents, Draft, NewRepository, PublishError, Publisher, RefMove, Stored,
+};
+use crate::repos::{Repo, RepoError};
+use crate::store::{Digests, Lease, StoreError};
+
+/// Why something can't be uploaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UploadError {
+    /// Too much of it waits for commits already.
+    #[error("too many uploads wait for their commit: commit some of them first")]
+    Full,
+    /// The bytes or the store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Node {
+    /// Who publishes through this node.
+    pub fn accounts(&self) -> &Accounts {
+        &self.inner.accounts
+    }
+
+    /// Who a token lets in; nobody where it is none of this node's.
+    pub fn identify(&self, token: &str) -> Option<(Who, accounts::Token)> {
+        let (caller, token) = self.inner.accounts.identify(token, now_s())?;
+        Some((Who::Account(caller), token))
+    }
+
+    /// Whether somebody may.
+    pub fn rule(&self, who: &Who, wanted: Access, repo: &Repo) -> Ruling {
+        let namespace = repo.namespace_id();
+        let owner = self.inner.accounts.by_namespace(&namespace);
+        let subject = Subject {
+            repository: Some(repo.id()),
+            owner: owner.map(|account| account.id),
+            is_home: wanted == Access::Read || self.inner.is_home(&namespace),
+            is_private: repo.is_private(),
+            granted: self.inner.accounts.granted(&repo.id(), who),
+        };
+        permission::rule(who, wanted, &subject)
+    }
+
+    /// Whether somebody may see a repository.
+    pub fn may_read(&self, who: &Who, repo: &Repo) -> bool {
+        !repo.is_private() || self.rule(who, Access::Read, repo) == Ruling::Allowed
+    }
+
+    /// Whether somebody may make repositories in a namespace, given by its name here; `None` where no such
+    /// namespace is this node's.
+    pub fn rule_namespace(&self, who: &Who, namespace: &NamespaceName) -> Option<Ruling> {
+        let id = *self.inner.repos.namespaces_of(namespace).first()?;
+        let owner = self.inner.accounts.by_namespace(&id);
+        let subject = Subject {
+            repository: None,
+            owner: owner.map(|account| account.id),
+            is_home: self.inner.is_home(&id),
+            is_private: false,
+            granted: None,
+        };
+        Some(permission::rule(who, Access::Manage, &subject))
+    }
+
+    /// Makes a repository, published by an account.
+    pub fn create_repository(
+        &self,
+        account: &AccountId,
+        namespace: &NamespaceName,
+        kind: RepoKind,
+        name: RepoName,
+        is_private: bool,
+    ) -> Result<Repo, PublishError> {
+        let inner = &self.inner;
+        let all = inner.repos.namespaces_of(namespace);
+        let first = *all
+            .first()
+            .ok_or_else(|| PublishError::Elsewhere(namespace.to_string()))?;
+        // One name leads to one repository, whichever namespace it is in.
+        let taken = all.iter().any(|id| {
+            let repo = inner.repos.find_in(id, kind, &name);
+            repo.is_some()
+        });
+        if taken {
+            return Err(PublishError::Exists(format!("{namespace}/{name}")));
+        }
+        let namespace = match (is_private, inner.accounts.by_namespace(&first)) {
+            (false, _) => first,
+            (true, Some(owner)) => accounts::private_namespace(inner, &owner)
+                .map_err(|error| PublishError::Invalid(error.to_string()))?,
+            (true, None) => {
+                return Err(PublishError::Invalid(
+                    "private repositories are an account's: choose an account's namespace"
+                        .to_owned(),
+                ));
+            }
+        };
+        let new = NewRepository {
+            namespace,
+            kind,
+            name,
+        };
+        let (id, _) = publish::create(inner, &self.publisher(account)?, &new)?;
+        let gone =
+            || RepoError::NotFound(format!("{}/{}", NamespaceName::Hash(namespace), new.name));
+        Ok(inner.repos.get(&id).ok_or_else(gone)?)
+    }
+
+    /// Makes a commit; returns when the head is durable, signed, and seen by the next read.
+    pub fn commit(
+        &self,
+        account: &AccountId,
+        repo: &Repo,
+        draft: &Draft,
+    ) -> Result<Committed, PublishError> {
+        publish::commit(&self.inner, &self.publisher(account)?, repo, draft)
+    }
+
+    /// Shows a repository to everybody, or hides it; returns it under its new id: what was signed for one is
+    /// not valid for the other.
+    pub fn set_visibility(
+        &self,
+        account: &AccountId,
+        repo: &Repo,
+        is_private: bool,
+    ) -> Result<Repo, PublishError> {
+        let inner = &self.inner;
+        let owner = inner.accounts.by_namespace(&repo.namespace_id());
+        let owner = owner.ok_or_else(|| {
+            PublishError::Invalid(
+                "private repositories are an account's: this one is in no account's namespace"
+                    .to_owned(),
+            )
+        })?;
+        let namespace = if is_private {
+            accounts::private_namespace(inner, &owner)
+                .map_err(|error| PublishError::Invalid(error.to_string()))?
+        } else {
+            owner.namespace
+        };
+        let members = inner.accounts.members(&repo.id());
+        let id = publish::transplant(inner, &self.publisher(account)?, repo, namespace)?;
+        for (member, access) in members {
+            accounts::let_in(inner, id, &member, Some(access))
+                .map_err(|error| PublishError::Invalid(error.to_string()))?;
+        }
+        publish::delete(inner, &self.publisher(account)?, repo)?;
+        let gone = || RepoError::NotFound(repo.shown_name().to_owned());
+        Ok(inner.repos.get(&id).ok_or_else(gone)?)
+    }
+
+    /// Deletes a repository.
+    pub fn delete_repository(&self, account: &AccountId, repo: &Repo) -> Result<(), PublishError> {
+        publish::delete(&self.inner, &self.publisher(account)?, repo)
+    }
+
+    /// Gives a repository another name in its namespace; the old one leads to it from now on.
+    pub fn rename_repository(
+        &self,
+        account: &AccountId,
+        repo: &Repo,
+        name: &RepoName,
+    ) -> Result<(), PublishError> {
+        publish::rename(&self.inner, &self.publisher(account)?, repo, name)
+    }
+
+    /// Makes, moves or deletes a branch or tag, given by its full name.
+    pub fn move_ref(
+        &self,
+        account: &AccountId,
+        repo: &Repo,
+        reference: &str,
+        wanted: &RefMove,
+    ) -> Result<(), PublishError> {
+        let publisher = self.publisher(account)?;
+        publish::move_ref(&self.inner, &publisher, repo, reference, wanted)
+    }
+
+    /// Makes one commit of a ref's whole history.
+    pub fn squash(
+        &self,
+        account: &AccountId,
+        repo: &Repo,
+        reference: &str,
+        summary: &str,
+    ) -> Result<Committed, PublishError> {
+        let publisher = self.publisher(account)?;
+        publish::squash(&self.inner, &publisher, repo, reference, summary)
+    }
+
+    fn publisher(&self, account: &AccountId) -> Result<Publisher, PublishError> {
+        let found = self.inner.accounts.by_id(account);
+        let gone = || PublishError::Invalid("the account is gone".to_owned());
+        self.inner.publisher(&found.ok_or_else(gone)?)
+    }
+
+    /// Keeps what is stored from being collected while a commit is put together.
+    pub fn lease(&self) -> Lease {
+        self.inner.store.lease()
+    }
+
+    /// Stores a file for a commit that is put together under a lease; with `git` as a git blob.
+    pub fn store_file(
+        &self,
+        source: &mut dyn Read,
+        size: u64,
+        git: bool,
+    ) -> Result<Stored, StoreError> {
+        let digests = self.inner.store.import(source, size, git, &mut |_| {})?;
+        let git = digests.git.filter(|_| git);
+        Ok(Stored::of(&Digests { git, ..digests }, false))
+    }
+
+    /// Stores bytes that an account sends, if they are what it promised; durable on return, and kept for a day
+    /// for its commit.
+    pub fn upload(
+        &self,
+        account: &AccountId,
+        source: &mut dyn Read,
+        size: u64,
+        sha256: &Sha256,
+    ) -> Result<Stored, UploadError> {
+        let inner = &self.inner;
+        if !inner.staging.has_room(account) {
+            return Err(UploadError::Full);
+        }
+        let _lease = inner.store.lease();
+        let agrees = |digests: &Digests| digests.sha256 == *sha256;
+        let digests = inner
+            .store
+            .import_if(source, size, false, &agrees, &mut |_| {})?;
+        inner
+            .staging
+            .add(&inner.journal, *account, &digests, now_s())?;
+        Ok(Stored::of(
+            &Digests {
+                git: None,
+                ..digests
+            },
+            false,
+        ))
+    }
+
+    /// Keeps one part of a file that an account sends; durable on return. Returns the part's BLAKE3 in hex.
+    pub fn put_part(
+        &self,
+        account: &AccountId,
+        sha256: &Sha256,
+        part: u32,
+        length: u64,
+        source: &mut dyn Read,
+    ) -> Result<String, StoreError> {
+        self.inner.parts.put(account, sha256, part, length, source)
+    }
+
+    /// Makes one file of so many parts, as [`Node::upload`] does of bytes.
+    pub fn join_parts(
+        &self,
+        account: &AccountId,
+        sha256: &Sha256,
+        size: u64,
+        count: u64,
+    ) -> Result<Stored, UploadError> {
+        // Completed before, and asked for again: the answer was lost.
+        if let Some(staged) = self.inner.staging.find(account, sha256, now_s())
+            && staged.size == size
+            && self.inner.store.contains(&staged.blake3)?
+        {
+            return Ok(sent(sha256, staged.blake3, size));
+        }
+        let parts = &self.inner.parts;
+        let mut whole = parts.open(account, sha256, size, count)?;
+        let stored = self.upload(account, &mut whole, size, sha256)?;
+        parts.forget(account, sha256);
+        Ok(stored)
+    }
+
+    /// Lets go of uploads that no commit came for within a day. Blocking.
+    pub fn expire_uploads(&self) {
+        let inner = &self.inner;
+        if let Err(error) = inner.staging.expire(&inner.journal, now_s()) {
+            tracing::warn!(%error, "uploads without a commit were not let go of");
+        }
+        inner.parts.expire(std::time::SystemTime::now());
+    }
+
+    /// Contents of small files that are stored together, for a commit under a lease.
+    pub fn contents(&self) -> Contents {
+        Contents::new(&self.inner.store)
+    }
+
+    /// The content with that SHA-256, if the account sent it, or may read a repository that has it: nobody
+    /// gets at a content by its hash alone.
+    pub fn uploaded(
+        &self,
+        who: &Who,
+        repo: &Repo,
+        sha256: &Sha256,
+    ) -> Result<Option<Stored>, RepoError> {
+        let inner = &self.inner;
+        if let Who::Account(caller) = who
+            && let Some(staged) = inner.staging.find(&caller.account, sha256, now_s())
+            && inner.store.contains(&staged.blake3)?
+        {
+            return Ok(Some(sent(sha256, staged.blake3, staged.size)));
+        }
+        let Some(digests) = inner.store.by_sha256(sha256)? else {
+            return Ok(None);
+        };
+        let reached = inner.access.is_public(&access::prefix(&digests.blake3))
+            || (self.may_read(who, repo)
+                && repo
+                    .find_content(|file| file.blake3 == Some(digests.blake3))?
+                    .is_some());
+        Ok(reached.then(|| sent(sha256, digests.blake3, digests.size)))
+    }
+
+    /// Follows from the node's key: what links that carry their own right are sealed with.
+    pub fn link_key(&self) -> [u8; 32] {
+        let seed = self.inner.keys.node.seed();
+        blake3::derive_key("cairn links that carry a right 1", &seed)
+    }
+
+    /// Makes an account.
+    pub fn create_account(&self, name: &str, is_admin: bool) -> Result<Account, AccountError> {
+        accounts::create(&self.inner, name, is_admin)
+    }
+
+    /// Makes a token of an account.
+    pub fn create_token(
+        &self,
+        account: &Account,
+        name: &str,
+        scope: Scope,
+        end: Option<u64>,
+    ) -> Result<NewToken, AccountError> {
+        accounts::create_token(&self.inner, account, name, scope, end)
+    }
+
+    /// Takes a token no more, given by its id, the beginning of one, or its name.
+    pub fn revoke_token(&self, account: &Account, which: &str) -> Result<Blake3, AccountError> {
+        accounts::revoke_token(&self.inner, account, which)
+    }
+
+    /// Takes an account's tokens, or takes them no more.
+    pub fn set_account_disabled(
+        &self,
+        account: &Account,
+        disabled: bool,
+    ) -> Result<(), AccountError> {
+        accounts::set_disabled(&self.inner, account, disabled)
+    }
+
+    /// Lets an account into a repository, or (with nothing) out of it.
+    pub fn let_in(
+        &self,
+        repo: &Repo,
+        account: &Account,
+        access: Option<Access>,
+    ) -> Result<(), AccountError> {
+        accounts::let_in(&self.inner, repo.id(), account, access)
+    }
+}
+
+/// A file that was sent as LFS.
+fn sent(sha256: &Sha256, blake3: Blake3, size: u64) -> Stored {
+    Stored {
+        size,
+        blake3,
+        sha256: *sha256,
+        git: None,
+        executable: false,
+    }
+}
