@@ -17,6 +17,17 @@ pub struct ParseIdError {
     got: String,
 }
 
+impl ParseIdError {
+    /// Refuses a text, of which the message shows no more than its start.
+    pub(crate) fn new(what: &'static str, expected: usize, text: &str) -> Self {
+        Self {
+            what,
+            expected,
+            got: text.chars().take(80).collect(),
+        }
+    }
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $size:literal, $what:literal) => {
         $(#[$doc])*
@@ -65,11 +76,7 @@ macro_rules! id {
             type Err = ParseIdError;
 
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                let refuse = || ParseIdError {
-                    what: $what,
-                    expected: $size * 2,
-                    got: text.chars().take(80).collect(),
-                };
+                let refuse = || ParseIdError::new($what, $size * 2, text);
                 if text.len() != $size * 2 {
                     return Err(refuse());
                 }

@@ -29,3 +29,5 @@ pub mod accept;
 pub mod download;
 pub mod spread;
 pub mod transfer;
+
+pub mod xet;

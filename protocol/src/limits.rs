@@ -124,3 +124,5 @@ pub const LOOKUP_RECORDS_MAX: usize = 100_000;
 pub const LOOKUP_BYTES_MAX: usize = 64 << 20;
 /// Provider records that a node keeps for others; further ones are refused.
 pub const LOOKUP_PROVIDERS_MAX: usize = 100_000;
+/// Bytes of one xet chunk; a larger one is refused by name.
+pub const XET_CHUNK_BYTES_MAX: usize = 128 << 10;

@@ -1,0 +1,142 @@
+//! Xet against the stock client: the hashes that it gives to files.
+
+use std::path::Path;
+
+use cairn_protocol::xet::{Chunk, Chunker, TreeHasher, chunk_hash, file_hash};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn committed(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/vectors/xet")
+        .join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Bytes that do not repeat, and that a seed determines.
+fn lcg(count: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(state >> 32).expect("32 bits").to_le_bytes()
+    };
+    let mut bytes: Vec<_> = (0..count.div_ceil(4)).flat_map(|_| next()).collect();
+    bytes.truncate(count);
+    bytes
+}
+
+fn text() -> Vec<u8> {
+    let line = |index| format!("line {index}: the quick brown fox jumps over the lazy dog\n");
+    (0..20_000).map(line).collect::<String>().into_bytes()
+}
+
+/// The input of that name in `files.txt`.
+fn input(name: &str) -> Vec<u8> {
+    match name {
+        "empty" => return Vec::new(),
+        "one" => return b"x".to_vec(),
+        "text" => return text(),
+        "lcg_40000000" => return lcg(40_000_000, 5),
+        "mixed" => {
+            let zeros = vec![0; 300_000];
+            let parts = [
+                &*zeros,
+                &lcg(500_000, 3),
+                &text()[..400_000],
+                &zeros[..200_001],
+            ];
+            return parts.concat();
+        }
+        _ => {}
+    }
+    let (kind, count) = name.split_once('_').expect("a kind and a count");
+    let count = count.parse().expect("a count of bytes");
+    match kind {
+        "zeros" => vec![0; count],
+        "lcg" => lcg(count, 1),
+        _ => panic!("{name} is no input"),
+    }
+}
+
+/// The chunks of a file that comes in parts of these sizes, again and again.
+fn chunks(file: &[u8], sizes: &[usize]) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    let mut chunker = Chunker::new();
+    let mut rest = file;
+    for size in sizes.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (part, behind) = rest.split_at(rest.len().min(*size));
+        chunker.push(part, |chunk| chunks.push(chunk));
+        rest = behind;
+    }
+    chunks.extend(chunker.finish());
+    chunks
+}
+
+#[test]
+fn files_have_the_hashes_that_the_client_gives_them() {
+    let list = String::from_utf8(committed("files.txt")).unwrap();
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let mut count = 0;
+    for line in lines {
+        let [name, size, hash] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        let file = input(name);
+        assert_eq!(file.len().to_string(), size, "{name}");
+        let chunks = chunks(&file, &[1 << 20]);
+        assert_eq!(
+            file_hash(chunks.iter().copied()).to_string(),
+            hash,
+            "{name}"
+        );
+        let mut tree = TreeHasher::new();
+        for chunk in chunks {
+            tree.push(chunk);
+        }
+        assert_eq!(tree.file_hash().to_string(), hash, "{name}");
+        count += 1;
+    }
+    assert_eq!(count, 14);
+}
+
+#[test]
+fn chunks_are_the_files_bytes_and_have_legal_sizes() {
+    for name in ["lcg_3000000", "zeros_1048576", "text", "mixed", "lcg_8193"] {
+        let file = input(name);
+        let chunks = chunks(&file, &[70_000]);
+        let mut rest = &*file;
+        for (index, chunk) in chunks.iter().enumerate() {
+            let size = chunk.size as usize;
+            let (bytes, behind) = rest.split_at(size);
+            assert_eq!(chunk.hash, chunk_hash(bytes), "{name}");
+            assert!(
+                (8_192..=131_072).contains(&size) || index + 1 == chunks.len(),
+                "{name}"
+            );
+            rest = behind;
+        }
+        assert!(rest.is_empty(), "{name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn cuts_do_not_depend_on_how_the_bytes_come(
+        sizes in vec(prop_oneof![1..200_usize, 8_000..8_300_usize, 1..300_000_usize], 1..8),
+    ) {
+        let file = [&*lcg(600_000, 3), &vec![0; 300_000], &lcg(100_000, 4)].concat();
+        prop_assert_eq!(chunks(&file, &sizes), chunks(&file, &[file.len()]));
+    }
+}
+
+#[test]
+fn cuts_do_not_depend_on_how_the_bytes_come_even_one_by_one() {
+    let file = lcg(300_000, 6);
+    assert_eq!(chunks(&file, &[1]), chunks(&file, &[file.len()]));
+}
