@@ -126,3 +126,12 @@ pub const LOOKUP_BYTES_MAX: usize = 64 << 20;
 pub const LOOKUP_PROVIDERS_MAX: usize = 100_000;
 /// Bytes of one xet chunk; a larger one is refused by name.
 pub const XET_CHUNK_BYTES_MAX: usize = 128 << 10;
+/// Bytes of one xet chunk as it is stored in a xorb; a larger one is refused by name.
+pub const XET_CHUNK_PACKED_BYTES_MAX: usize = 2 * XET_CHUNK_BYTES_MAX;
+/// Chunks of one xorb; one with more is refused.
+pub const XORB_CHUNKS_MAX: usize = 8_192;
+/// Bytes of all chunks of one xorb; one with more is refused before any is unpacked.
+pub const XORB_UNPACKED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a xorb (chunks that don't compress, their headers, a footer); a larger one is refused before it
+/// is parsed.
+pub const XORB_BYTES_MAX: usize = XORB_UNPACKED_BYTES_MAX + (512 << 10);

@@ -1,9 +1,17 @@
-//! Xet, as its server sees it: how files are cut into chunks, what hashes name.
+//! Xet, as its server sees it: how files are cut into chunks, what hashes name, and the bytes of xorbs.
 //!
-//! A file is cut by its content into *chunks*, each named by a hash; the hashes fold up to that of the file.
+//! A file is cut by its content into *chunks*; a *xorb* packs chunks of any files. These forms are not ours, so
+//! unlike our own they may have several encodings: what they reserve is written as zeros and not looked at. All
+//! the rest is checked, and what a client sent is a claim until [`Xorb::verify`] has computed it again: clients
+//! don't verify what they download.
 
 mod chunker;
+mod compression;
 mod hash;
+mod lz4;
+mod xorb;
 
 pub use chunker::Chunker;
+pub use compression::Compression;
 pub use hash::{Chunk, TreeHasher, XetHash, chunk_hash, file_hash, range_hash, xorb_hash};
+pub use xorb::{PackedXorb, Place, Xorb, XorbError, XorbWriter, pack_chunk};

@@ -24,6 +24,10 @@ mod spread;
 #[path = "../fuzz/targets/transfer.rs"]
 mod transfer;
 
+#[allow(unreachable_pub, reason = "shared with the libFuzzer binaries")]
+#[path = "../fuzz/targets/xet.rs"]
+mod xet;
+
 use std::collections::VecDeque;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -40,6 +44,7 @@ const LISTS: &[&[Target]] = &[
     records::TARGETS,
     spread::TARGETS,
     transfer::TARGETS,
+    xet::TARGETS,
 ];
 
 /// No input of at most 64 KiB may take as long, even in a debug build on a busy machine.

@@ -1,10 +1,24 @@
-//! Xet against the stock client: the hashes that it gives to files.
+//! Xet against the stock client: the hashes that it gives to files, and the xorbs that it sends.
 
 use std::path::Path;
 
-use cairn_protocol::xet::{Chunk, Chunker, TreeHasher, chunk_hash, file_hash};
+use cairn_protocol::xet::{
+    Chunk, Chunker, Compression, TreeHasher, XetHash, Xorb, XorbWriter, chunk_hash, file_hash,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+/// The xorbs that the client sent in two uploads, and their hashes.
+const XORBS: [(&str, &str); 2] = [
+    (
+        "floats",
+        "0bbe7ef354440acf52a1a51a6c62c282ff1e9b9665470496956fc7e9d113bafc",
+    ),
+    (
+        "text",
+        "b70dcb47c15299dcfbcdd34c3fb0249f24820fde3a58f7a69d98d82631eea204",
+    ),
+];
 
 fn committed(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -139,4 +153,33 @@ proptest! {
 fn cuts_do_not_depend_on_how_the_bytes_come_even_one_by_one() {
     let file = lcg(300_000, 6);
     assert_eq!(chunks(&file, &[1]), chunks(&file, &[file.len()]));
+}
+
+/// A xorb's hash, the bytes of each chunk, and the chunks.
+fn unpacked(name: &str, hash: &str) -> (XetHash, Vec<Vec<u8>>, Vec<Chunk>) {
+    let bytes = committed(&format!("{name}.xorb"));
+    let hash = hash.parse().expect("a xet hash");
+    let mut unpacked = Vec::new();
+    let xorb = Xorb::parse(&bytes).expect("a xorb");
+    let chunks = xorb
+        .verify(&hash, |_, bytes| unpacked.push(bytes.to_vec()))
+        .expect("the xorb of that hash");
+    (hash, unpacked, chunks)
+}
+
+#[test]
+fn a_xorb_that_is_packed_anew_has_the_same_hash_and_chunks() {
+    for (name, hash) in XORBS {
+        let (hash, unpacked, chunks) = unpacked(name, hash);
+        for compression in Compression::ALL {
+            let mut writer = XorbWriter::new();
+            for bytes in &unpacked {
+                writer.push(bytes, compression).unwrap();
+            }
+            let packed = writer.finish().unwrap();
+            assert_eq!((packed.hash, &packed.chunks), (hash, &chunks));
+            let xorb = Xorb::parse(&packed.bytes).unwrap();
+            assert_eq!(xorb.verify(&hash, |_, _| {}).as_ref(), Ok(&chunks));
+        }
+    }
 }
