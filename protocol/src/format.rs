@@ -83,6 +83,11 @@ impl<'a> Reader<'a> {
         std::mem::take(&mut self.rest)
     }
 
+    /// How many bytes are left.
+    pub(crate) const fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Whether bytes are left.
     pub(crate) const fn is_empty(&self) -> bool {
         self.rest.is_empty()

@@ -135,3 +135,8 @@ pub const XORB_UNPACKED_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a xorb (chunks that don't compress, their headers, a footer); a larger one is refused before it
 /// is parsed.
 pub const XORB_BYTES_MAX: usize = XORB_UNPACKED_BYTES_MAX + (512 << 10);
+/// Bytes of a shard; a larger one is refused before it is parsed.
+pub const SHARD_BYTES_MAX: usize = 64 << 20;
+/// Chunks that all terms of one shard name (2 TiB of usual ones), since checking them takes time for each;
+/// a shard with more is refused.
+pub const SHARD_TERM_CHUNKS_MAX: u64 = 1 << 25;

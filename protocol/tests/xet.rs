@@ -1,23 +1,55 @@
-//! Xet against the stock client: the hashes that it gives to files, and the xorbs that it sends.
+//! Xet against the stock client: the hashes that it gives to files, and the xorbs and shards that it sends.
 
+use std::collections::HashMap;
 use std::path::Path;
 
+use cairn_protocol::hash::Sha256;
 use cairn_protocol::xet::{
-    Chunk, Chunker, Compression, TreeHasher, XetHash, Xorb, XorbWriter, chunk_hash, file_hash,
+    Chunk, Chunker, Compression, Shard, TreeHasher, XetHash, Xorb, XorbWriter, chunk_hash,
+    file_hash,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
+use sha2::Digest as _;
 
-/// The xorbs that the client sent in two uploads, and their hashes.
-const XORBS: [(&str, &str); 2] = [
-    (
-        "floats",
-        "0bbe7ef354440acf52a1a51a6c62c282ff1e9b9665470496956fc7e9d113bafc",
-    ),
-    (
-        "text",
-        "b70dcb47c15299dcfbcdd34c3fb0249f24820fde3a58f7a69d98d82631eea204",
-    ),
+/// What the client sent in one upload: a xorb and a shard.
+struct Upload {
+    name: &'static str,
+    /// The xorb's hash.
+    xorb: &'static str,
+    /// SHA-256 and xet hash of each file.
+    files: [(&'static str, &'static str); 2],
+}
+
+const UPLOADS: [Upload; 2] = [
+    Upload {
+        name: "floats",
+        xorb: "0bbe7ef354440acf52a1a51a6c62c282ff1e9b9665470496956fc7e9d113bafc",
+        files: [
+            (
+                "03c1d02d05de9d3f3d36f89a43aaba004eebf7fe18793e3a1c8eb81a86def0b6",
+                "bc4960dd8c0647847e7dcc2c4d1a87a545527766645ccc38ea76a76fbce5453f",
+            ),
+            (
+                "c3583c48109d94f40fc2ba177352cc6389e3ac7739052899d60150e439e5a8f9",
+                "d27adc8e96376798794a0499aec8d271e47ad0186dfe4712735606fa71b6b1a4",
+            ),
+        ],
+    },
+    Upload {
+        name: "text",
+        xorb: "b70dcb47c15299dcfbcdd34c3fb0249f24820fde3a58f7a69d98d82631eea204",
+        files: [
+            (
+                "8591b6f6cf202e3a62679ac019a7e6fde585ffad4e708cad25b28cc8996dcf7f",
+                "484fb61f81f33348f2e8b15e99bc34b9ed817d8774cd7a6b9194b2ec41c9647a",
+            ),
+            (
+                "2fb10c0755b879230b18c450cbe8c33ba8f422d0de11adbbb6ebe9a0e4cb815c",
+                "9477807cfea9a1433dad9fff56b9bab38f05216dbe2d72c390ea4ea428f65ffb",
+            ),
+        ],
+    },
 ];
 
 fn committed(name: &str) -> Vec<u8> {
@@ -155,10 +187,10 @@ fn cuts_do_not_depend_on_how_the_bytes_come_even_one_by_one() {
     assert_eq!(chunks(&file, &[1]), chunks(&file, &[file.len()]));
 }
 
-/// A xorb's hash, the bytes of each chunk, and the chunks.
-fn unpacked(name: &str, hash: &str) -> (XetHash, Vec<Vec<u8>>, Vec<Chunk>) {
-    let bytes = committed(&format!("{name}.xorb"));
-    let hash = hash.parse().expect("a xet hash");
+/// The hash of an upload's xorb, the bytes of each chunk, and the chunks.
+fn unpacked(upload: &Upload) -> (XetHash, Vec<Vec<u8>>, Vec<Chunk>) {
+    let bytes = committed(&format!("{}.xorb", upload.name));
+    let hash = upload.xorb.parse().expect("a xet hash");
     let mut unpacked = Vec::new();
     let xorb = Xorb::parse(&bytes).expect("a xorb");
     let chunks = xorb
@@ -168,9 +200,65 @@ fn unpacked(name: &str, hash: &str) -> (XetHash, Vec<Vec<u8>>, Vec<Chunk>) {
 }
 
 #[test]
+fn what_the_client_uploads_verifies() {
+    let mut seen = Vec::new();
+    for upload in &UPLOADS {
+        let (hash, unpacked, chunks) = unpacked(upload);
+        let name = upload.name;
+        let bytes = committed(&format!("{name}.xorb"));
+        seen.extend(
+            Xorb::parse(&bytes)
+                .unwrap()
+                .places()
+                .iter()
+                .map(|place| place.compression),
+        );
+
+        let shard_bytes = committed(&format!("{name}.shard"));
+        let shard = Shard::decode(&shard_bytes).unwrap();
+        assert_eq!(shard.encode().unwrap(), shard_bytes);
+        assert_eq!(shard.footer, None);
+        let [xorb] = &*shard.xorbs else {
+            panic!("{} xorbs", shard.xorbs.len());
+        };
+        assert_eq!(xorb.hash, hash);
+        assert_eq!(xorb.packed, 0);
+        assert!(
+            xorb.chunks
+                .iter()
+                .map(|chunk| chunk.chunk)
+                .eq(chunks.iter().copied())
+        );
+        let of_shard: HashMap<_, _> = [(hash, &chunks)].into();
+        let expected: HashMap<_, _> = upload.files.into();
+        assert_eq!(shard.files.len(), expected.len());
+        for file in &shard.files {
+            assert!(file.terms.iter().all(|term| term.range_hash.is_some()));
+            assert_eq!(file.verify(|xorb| of_shard.get(xorb)), Ok(()));
+            let terms = file.terms.iter();
+            let bytes = terms
+                .flat_map(|term| &unpacked[term.start as usize..term.end as usize])
+                .flatten()
+                .copied();
+            let bytes: Vec<_> = bytes.collect();
+            assert_eq!(bytes.len() as u64, file.size());
+            let sha256 = Sha256::from_bytes(sha2::Sha256::digest(&bytes).into());
+            assert_eq!(file.sha256, Some(sha256));
+            let xet = expected[&*sha256.to_string()];
+            assert_eq!(file.hash.to_string(), xet);
+            assert_eq!(file_hash(crate::chunks(&bytes, &[bytes.len()])), file.hash);
+        }
+    }
+    assert!(
+        Compression::ALL.iter().all(|kind| seen.contains(kind)),
+        "{seen:?}"
+    );
+}
+
+#[test]
 fn a_xorb_that_is_packed_anew_has_the_same_hash_and_chunks() {
-    for (name, hash) in XORBS {
-        let (hash, unpacked, chunks) = unpacked(name, hash);
+    for upload in &UPLOADS {
+        let (hash, unpacked, chunks) = unpacked(upload);
         for compression in Compression::ALL {
             let mut writer = XorbWriter::new();
             for bytes in &unpacked {

@@ -1,10 +1,10 @@
-//! Xorbs, fed with bytes of any origin. See `formats.rs`.
+//! Xorbs and shards, fed with bytes of any origin. See `formats.rs`.
 
-use cairn_protocol::xet::{Compression, Xorb, XorbWriter, chunk_hash};
+use cairn_protocol::xet::{Compression, Shard, Xorb, XorbWriter, chunk_hash};
 
 /// Every target by name; its seeds are in `seeds/NAME`.
 #[allow(clippy::type_complexity, reason = "a list of names and functions")]
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("xorb", xorb)];
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[("xorb", xorb), ("shard", shard)];
 
 pub fn xorb(bytes: &[u8]) {
     let Ok(xorb) = Xorb::parse(bytes) else {
@@ -24,5 +24,13 @@ pub fn xorb(bytes: &[u8]) {
     let packed = again.finish().expect("a xorb has chunks");
     if let Ok(chunks) = xorb.verify(&packed.hash, |_, _| {}) {
         assert_eq!(chunks, packed.chunks);
+    }
+}
+
+/// A shard may have other encodings than ours, so what is read is compared.
+pub fn shard(bytes: &[u8]) {
+    if let Ok(shard) = Shard::decode(bytes) {
+        let again = shard.encode().expect("what was read can be written");
+        assert_eq!(Shard::decode(&again), Ok(shard));
     }
 }
