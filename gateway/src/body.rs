@@ -31,6 +31,23 @@ pub(crate) async fn read(
     read
 }
 
+/// Reads a whole body that may take long, as long as it makes progress.
+///
+/// # Errors
+/// As [`read`], but for the time that it takes in all.
+pub(crate) async fn read_long(
+    headers: &HeaderMap,
+    mut body: Body,
+    max: usize,
+    config: &Config,
+) -> Result<Bytes, ApiError> {
+    let read = read_bounded(headers, &mut body, max, config).await;
+    if read.is_err() {
+        refuse(headers, body, config);
+    }
+    read
+}
+
 /// Lets the sender of a body that is not wanted see why.
 pub(crate) fn refuse(headers: &HeaderMap, body: Body, config: &Config) {
     // Who waits for a go-ahead sends nothing before it, and gets none.
@@ -62,7 +79,9 @@ async fn read_bounded(
     if announced(headers).is_some_and(|length| length > max as u64) {
         return Err(ApiError::body_too_large(max));
     }
-    let mut whole = Vec::new();
+    let expected = announced(headers).and_then(|length| usize::try_from(length).ok());
+    // No more than was said, and no more than is allowed; grown where less was said.
+    let mut whole = Vec::with_capacity(expected.unwrap_or(0).min(max));
     while let Some(data) = next(body, config).await? {
         if whole.len() + data.len() > max {
             return Err(ApiError::body_too_large(max));

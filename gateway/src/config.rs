@@ -45,6 +45,10 @@ pub struct Config {
     /// Lines of commits of more than 1 MiB (up to 16 MiB) that are in memory at a time; further ones wait as
     /// above.
     pub long_lines_max: usize,
+    /// Xorbs and shards of up to 65 MiB that are in memory at a time; further ones wait as above.
+    pub xorbs_max: usize,
+    /// Whether clients are told that files can be downloaded through xet, too.
+    pub xet_downloads: bool,
     /// Bytes of memory for prepared answers (an open file counts as 64 KiB, so that 32 MiB keep at
     /// most 512 files open); the least used are dropped.
     pub content_cache_bytes: u64,
@@ -69,6 +73,8 @@ impl Default for Config {
             arrivals_max: 128,
             uploads_max: 32,
             long_lines_max: 4,
+            xorbs_max: 2,
+            xet_downloads: true,
             content_cache_bytes: 32 << 20,
         }
     }

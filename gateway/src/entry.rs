@@ -22,7 +22,7 @@ use tower::Service;
 use crate::error::{ApiError, ERROR_CODE, Failure, REPO_NOT_FOUND};
 use crate::gateway::Gateway;
 use crate::metrics::{self, Family};
-use crate::{content, hub, lfs, operations};
+use crate::{content, hub, lfs, operations, xet};
 
 /// Names an answer in the log and to its receiver.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -48,6 +48,7 @@ pub(crate) fn service(
     let router = Router::new()
         .merge(operations::routes())
         .merge(lfs::routes())
+        .merge(xet::routes())
         .merge(hub::routes())
         .merge(content::routes())
         .with_state(gateway);

@@ -17,6 +17,7 @@ use cairn_node::fetch::FetchError;
 use cairn_node::publish::PublishError;
 use cairn_node::repos::RepoError;
 use cairn_node::store::StoreError;
+use cairn_node::xet::XetError;
 use cairn_protocol::hash::GitOid;
 
 /// Machine-readable kind of an error.
@@ -310,6 +311,21 @@ impl From<UploadError> for ApiError {
         match error {
             UploadError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
             UploadError::Store(error) => error.into(),
+            error => Self::internal(error),
+        }
+    }
+}
+
+impl From<XetError> for ApiError {
+    fn from(error: XetError) -> Self {
+        let text = error.to_string();
+        match error {
+            XetError::Xorb(_) | XetError::Shard(_) | XetError::File(_) | XetError::Keyed => {
+                Self::bad_request(text)
+            }
+            XetError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, text),
+            XetError::Repo(error) => error.into(),
+            XetError::Store(error) => error.into(),
             error => Self::internal(error),
         }
     }

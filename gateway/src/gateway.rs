@@ -33,6 +33,7 @@ struct Inner {
     arrivals: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     long_lines: Arc<Semaphore>,
+    xorbs: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -48,6 +49,7 @@ impl Gateway {
                 arrivals: Arc::new(Semaphore::new(config.arrivals_max)),
                 uploads: Arc::new(Semaphore::new(config.uploads_max)),
                 long_lines: Arc::new(Semaphore::new(config.long_lines_max)),
+                xorbs: Arc::new(Semaphore::new(config.xorbs_max)),
                 node,
                 config,
             }),
@@ -110,6 +112,14 @@ impl Gateway {
     /// As above.
     pub(crate) async fn line_place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         self.place(&self.inner.long_lines).await
+    }
+
+    /// A place for one xorb or shard in memory.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) async fn xorb_place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.place(&self.inner.xorbs).await
     }
 
     async fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {

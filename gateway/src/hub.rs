@@ -37,10 +37,10 @@ use crate::publish::{self, Order, commit};
 use crate::reply::Reply;
 use crate::repo::{self, Located};
 use crate::url::{self, Asked, Segment};
-use crate::{accounts, body};
+use crate::{accounts, body, xet};
 
 /// What may follow a repository's id.
-const VERBS: [&str; 8] = [
+const VERBS: [&str; 10] = [
     "auth-check",
     "commits",
     "paths-info",
@@ -49,6 +49,8 @@ const VERBS: [&str; 8] = [
     "safetensors-metadata",
     "tree",
     "treesize",
+    "xet-read-token",
+    "xet-write-token",
 ];
 
 pub(crate) fn routes() -> Router<Gateway> {
@@ -248,6 +250,8 @@ fn about(
             question.asker.must(gateway, Access::Write, repo)?;
             Ok(Reply::json(&json!({})))
         }
+        ("xet-read-token", [_, ..]) => xet::token(&question.order(gateway), repo, false),
+        ("xet-write-token", [_, ..]) => xet::token(&question.order(gateway), repo, true),
         ("refs", []) => history::refs(repo, &asked.query),
         ("safetensors-metadata", [_, ..]) => weights::metadata(gateway, repo, rest, reach),
         ("revision" | "commits" | "paths-info" | "tree" | "treesize", [_, ..]) => {

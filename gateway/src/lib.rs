@@ -32,6 +32,7 @@ mod reply;
 mod repo;
 mod right;
 mod url;
+mod xet;
 
 pub use config::Config;
 pub use gateway::Gateway;

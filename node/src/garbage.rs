@@ -40,6 +40,8 @@ pub(crate) fn collect(
     }
     let mut live = mark(node, progress)?;
     live.extend(node.staging.contents());
+    let lists = node.live_lists(&|content| live.contains(content))?;
+    live.extend(lists);
     progress(Progress {
         what: "sweeping".to_owned(),
         done: 0,

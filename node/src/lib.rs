@@ -29,6 +29,7 @@ mod node;
 mod pull;
 mod staging;
 mod swarm;
+pub mod xet;
 
 pub use audit::{AuditReport, Damage};
 pub use cache::CacheUse;

@@ -30,6 +30,7 @@ use crate::repos::{Repos, WrongClaim};
 use crate::staging::{Parts, Staging};
 use crate::store::{Content, Store, StoreError, StoreOptions};
 use crate::swarm::{PeerInfo, SwarmError};
+use crate::xet::SentXorbs;
 
 pub use self::publishing::UploadError;
 
@@ -99,6 +100,7 @@ pub(crate) struct Inner {
     pub(crate) sealed_keys: SealedKeys,
     pub(crate) staging: Staging,
     pub(crate) parts: Parts,
+    pub(crate) sent_xorbs: SentXorbs,
     pub(crate) store: Store,
     pub(crate) journal: Journal,
     pub(crate) repos: Repos,
@@ -205,6 +207,7 @@ impl Node {
             accounts: local.accounts,
             staging: local.staging,
             parts: Parts::new(folder.path()),
+            sent_xorbs: SentXorbs::new(folder.path()),
             store,
             journal,
             repos,

@@ -1,7 +1,7 @@
 //! What accounts sent and no commit names yet.
 //!
-//! The bytes are content like any other, complete and durable; what is kept here is who sent them, for a day,
-//! as the journal has it: a hash alone is no right to bytes that somebody else sent. What is staged is not
+//! The bytes are content like any other, complete and durable; what is kept here is who sent them, for a day
+//! (28 where they came as xorbs), as the journal has it: a hash alone is no right to bytes that somebody else sent. What is staged is not
 //! collected and not evicted.
 
 mod parts;
@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use cairn_protocol::hash::{Blake3, Sha256};
+use cairn_protocol::xet::XetHash;
 use parking_lot::RwLock;
 
 pub(crate) use self::parts::Parts;
@@ -20,6 +21,8 @@ use crate::store::{Digests, StoreError};
 
 /// Seconds for which what was sent waits for its commit.
 const STAGED_S: u64 = 24 * 60 * 60;
+/// The same of what was sent as xorbs: clients remember those, and refer to them again.
+const STAGED_XET_S: u64 = 28 * STAGED_S;
 /// Files of one account that wait for their commit; further ones are refused.
 const STAGED_MAX: usize = 100_000;
 
@@ -30,8 +33,10 @@ pub(crate) struct Staged {
     pub(crate) blake3: Blake3,
     /// Bytes.
     pub(crate) size: u64,
-    /// Seconds since the Unix epoch at which they were here.
-    pub(crate) at: u64,
+    /// What xet calls them, where they came that way.
+    pub(crate) xet: Option<XetHash>,
+    /// Seconds since the Unix epoch until which they wait.
+    pub(crate) end: u64,
 }
 
 /// All that is staged; cheap to clone.
@@ -49,10 +54,16 @@ impl Staging {
                 sha256,
                 blake3,
                 size,
-                at,
+                xet,
+                end,
             } => {
-                let (blake3, size, at) = (*blake3, *size, *at);
-                let staged = Staged { blake3, size, at };
+                let (blake3, size, xet, end) = (*blake3, *size, *xet, *end);
+                let staged = Staged {
+                    blake3,
+                    size,
+                    xet,
+                    end,
+                };
                 let mut accounts = self.accounts.write();
                 accounts
                     .entry(*account)
@@ -87,25 +98,40 @@ impl Staging {
         journal: &Journal,
         account: AccountId,
         digests: &Digests,
+        xet: Option<XetHash>,
         now_s: u64,
     ) -> Result<(), StoreError> {
+        let wait = if xet.is_some() {
+            STAGED_XET_S
+        } else {
+            STAGED_S
+        };
         let entry = Entry::Staged {
             account,
             sha256: digests.sha256,
             blake3: digests.blake3,
             size: digests.size,
-            at: now_s,
+            xet,
+            end: now_s + wait,
         };
         journal.append(entry.clone())?;
         self.take(&entry);
         Ok(())
     }
 
-    /// Bytes that an account sent within the day.
+    /// Bytes that an account sent, while they wait.
     pub(crate) fn find(&self, account: &AccountId, sha256: &Sha256, now_s: u64) -> Option<Staged> {
         let accounts = self.accounts.read();
         let staged = *accounts.get(account)?.get(sha256)?;
-        (staged.at + STAGED_S > now_s).then_some(staged)
+        (staged.end > now_s).then_some(staged)
+    }
+
+    /// Whether an account sent a content that waits.
+    pub(crate) fn has(&self, account: &AccountId, content: &Blake3, now_s: u64) -> bool {
+        let accounts = self.accounts.read();
+        let sent = accounts.get(account).into_iter().flat_map(HashMap::values);
+        sent.filter(|staged| staged.end > now_s)
+            .any(|staged| staged.blake3 == *content)
     }
 
     /// Every content that is staged.
@@ -120,9 +146,7 @@ impl Staging {
         let over: Vec<Entry> = {
             let accounts = self.accounts.read();
             let each = accounts.iter().flat_map(|(account, sent)| {
-                let over = sent
-                    .iter()
-                    .filter(|(_, staged)| staged.at + STAGED_S <= now_s);
+                let over = sent.iter().filter(|(_, staged)| staged.end <= now_s);
                 over.map(|(sha256, _)| Entry::Unstaged {
                     account: *account,
                     sha256: *sha256,
@@ -156,7 +180,9 @@ mod tests {
         };
         let (journal, _) = open();
         let staging = Staging::default();
-        staging.add(&journal, account(1), &digests, 100).unwrap();
+        staging
+            .add(&journal, account(1), &digests, None, 100)
+            .unwrap();
         drop(journal);
 
         let (journal, entries) = open();

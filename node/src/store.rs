@@ -42,6 +42,7 @@ use cairn_protocol::piece::PieceList;
 use parking_lot::RwLock;
 
 pub use batch::Batch;
+pub(crate) use key::LinkKind;
 pub use lease::Lease;
 pub use partial::{Claim, FinishError, Partial};
 pub use pieces::Pieces;
@@ -683,6 +684,42 @@ impl Store {
     /// The stored blob with this git blob id.
     pub fn by_git(&self, oid: &GitOid) -> Result<Option<Digests>, StoreError> {
         self.stored(&Key::git(oid))
+    }
+
+    /// The blob that a name which is not ours leads to, if it is here.
+    pub(crate) fn linked(
+        &self,
+        kind: LinkKind,
+        name: &[u8; 32],
+    ) -> Result<Option<Blake3>, StoreError> {
+        let Some(found) = self.inner.index.find(&Key::link(kind, name))? else {
+            return Ok(None);
+        };
+        let Said::Link { blob, .. } = found.said() else {
+            return Ok(None);
+        };
+        Ok(self.contains(&blob)?.then_some(blob))
+    }
+
+    /// Every blob that a link leads to, perhaps more than once.
+    pub(crate) fn links(
+        &self,
+        on_link: &mut dyn FnMut(LinkKind, Blake3),
+    ) -> Result<(), StoreError> {
+        let index = &self.inner.index;
+        for segment in 1..=index.last_segment() {
+            index.each_frame(segment, &mut |read| {
+                if let Read::Frame(frame) = read
+                    && let Some(Said::Link { kind, blob, .. }) =
+                        Said::read(frame.kind, frame.payload)
+                    && let Some(kind) = LinkKind::from_number(kind)
+                {
+                    on_link(kind, blob);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     fn stored(&self, key: &Key) -> Result<Option<Digests>, StoreError> {

@@ -153,17 +153,17 @@ fn upload(
     let link = |deed: Deed, part: u32| {
         let right = Right {
             deed,
-            sha256: *sha256,
+            object: *sha256.as_bytes(),
             size,
             part,
             repository: repo.id(),
-            account,
+            account: Some(account),
             end: now_s() + RIGHT_S,
         };
         let place = match deed {
-            Deed::Put => String::new(),
             Deed::PutPart => format!("/{part}"),
             Deed::Complete => "/complete".to_owned(),
+            _ => String::new(),
         };
         asked.absolute(&format!(
             "{LINKS}/{}{place}{}",

@@ -60,18 +60,14 @@ async fn answer(gateway: &Gateway, request: Request) -> Result<Response, ApiErro
             }
             let etag = intake::run(gateway, headers, body, move |gateway, reader| {
                 must_be_there(gateway, &right.repository)?;
-                let Right {
-                    account,
-                    sha256,
-                    part,
-                    ..
-                } = &right;
-                let node = gateway.node();
-                Ok(node.put_part(account, sha256, *part, length, reader)?)
+                let account = right.account.ok_or_else(ApiError::no_route)?;
+                let (node, sha256) = (gateway.node(), Sha256::from_bytes(right.object));
+                Ok(node.put_part(&account, &sha256, right.part, length, reader)?)
             })
             .await?;
             Ok(([(ETAG, format!("\"{etag}\""))], "").into_response())
         }
+        Deed::XetRead | Deed::XetWrite | Deed::XetRun => Err(ApiError::no_route()),
         Deed::Complete => {
             let max = gateway.config().body_bytes_max;
             // What clients say of the parts is not needed: the whole must have the promised hash.
@@ -83,7 +79,9 @@ async fn answer(gateway: &Gateway, request: Request) -> Result<Response, ApiErro
                 let count = right.size.div_ceil(PART_BYTES);
                 must_be_there(&gateway, &right.repository)?;
                 let node = gateway.node();
-                node.join_parts(&right.account, &right.sha256, right.size, count)?;
+                let account = right.account.ok_or_else(ApiError::no_route)?;
+                let sha256 = Sha256::from_bytes(right.object);
+                node.join_parts(&account, &sha256, right.size, count)?;
                 Ok::<_, ApiError>(())
             })
             .await
@@ -96,7 +94,13 @@ async fn answer(gateway: &Gateway, request: Request) -> Result<Response, ApiErro
 fn store(gateway: &Gateway, right: &Right, reader: &mut dyn Read) -> Result<(), ApiError> {
     let node = gateway.node();
     must_be_there(gateway, &right.repository)?;
-    node.upload(&right.account, reader, right.size, &right.sha256)?;
+    let account = right.account.ok_or_else(ApiError::no_route)?;
+    node.upload(
+        &account,
+        reader,
+        right.size,
+        &Sha256::from_bytes(right.object),
+    )?;
     Ok(())
 }
 
@@ -134,7 +138,7 @@ fn open(
         return Err(ApiError::method_not_allowed(name));
     }
     let query = Pairs::parse(query.unwrap_or_default().as_bytes())?;
-    let right = Right::open(gateway.node(), deed, sha256, &query, now_s())?;
+    let right = Right::open(gateway.node(), deed, *sha256.as_bytes(), &query, now_s())?;
     let named = rest.first().filter(|_| deed == Deed::PutPart);
     if named.is_some_and(|named| named.text != right.part.to_string()) {
         return Err(ApiError::no_route());

@@ -2,6 +2,7 @@
 
 use cairn_protocol::hash::{Blake3, GitOid, NamespaceId, RecordId, RepositoryId, Sha256};
 use cairn_protocol::key::PublicKey;
+use cairn_protocol::xet::XetHash;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::AccountId;
@@ -110,8 +111,10 @@ pub enum Entry {
         blake3: Blake3,
         /// How many.
         size: u64,
-        /// Seconds since the Unix epoch.
-        at: u64,
+        /// What xet calls them, where they came that way.
+        xet: Option<XetHash>,
+        /// Seconds since the Unix epoch until which they wait.
+        end: u64,
     },
     /// Nobody waits for them any more.
     Unstaged {

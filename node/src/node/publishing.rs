@@ -244,7 +244,7 @@ impl Node {
             .import_if(source, size, false, &agrees, &mut |_| {})?;
         inner
             .staging
-            .add(&inner.journal, *account, &digests, now_s())?;
+            .add(&inner.journal, *account, &digests, None, now_s())?;
         Ok(Stored::of(
             &Digests {
                 git: None,
@@ -295,6 +295,7 @@ impl Node {
             tracing::warn!(%error, "uploads without a commit were not let go of");
         }
         inner.parts.expire(std::time::SystemTime::now());
+        inner.sent_xorbs.expire(std::time::SystemTime::now());
     }
 
     /// Contents of small files that are stored together, for a commit under a lease.
@@ -315,7 +316,11 @@ impl Node {
             && let Some(staged) = inner.staging.find(&caller.account, sha256, now_s())
             && inner.store.contains(&staged.blake3)?
         {
-            return Ok(Some(sent(sha256, staged.blake3, staged.size)));
+            let xet = staged.xet;
+            return Ok(Some(Stored {
+                xet,
+                ..sent(sha256, staged.blake3, staged.size)
+            }));
         }
         let Some(digests) = inner.store.by_sha256(sha256)? else {
             return Ok(None);
@@ -325,7 +330,13 @@ impl Node {
                 && repo
                     .find_content(|file| file.blake3 == Some(digests.blake3))?
                     .is_some());
-        Ok(reached.then(|| sent(sha256, digests.blake3, digests.size)))
+        if !reached {
+            return Ok(None);
+        }
+        Ok(Some(Stored {
+            xet: self.xet_of(&digests.blake3)?,
+            ..sent(sha256, digests.blake3, digests.size)
+        }))
     }
 
     /// Follows from the node's key: what links that carry their own right are sealed with.
@@ -382,6 +393,7 @@ fn sent(sha256: &Sha256, blake3: Blake3, size: u64) -> Stored {
         blake3,
         sha256: *sha256,
         git: None,
+        xet: None,
         executable: false,
     }
 }

@@ -275,6 +275,7 @@ fn recall(value: &[u8], found: &Found) -> Option<Stored> {
         blake3: Blake3::from_bytes(facts[..32].try_into().ok()?),
         sha256: Sha256::from_bytes(facts[32..64].try_into().ok()?),
         git: (facts[64] == 1).then_some(git),
+        xet: None,
         executable: found.executable,
     })
 }

@@ -106,17 +106,11 @@ fn line(path: &RepoPath) -> String {
                 pattern.push('\\');
                 pattern.push(c);
             }
-            '#' | '!' | '"' if pattern.is_empty() => {
-                pattern.push('[');
-                pattern.push(c);
-                pattern.push(']');
-            }
             c => pattern.push(c),
         }
     }
-    // Without a slash it would be about files of that name in every folder.
-    let slash = if pattern.contains('/') { "" } else { "/" };
-    format!("{slash}{pattern} filter=lfs diff=lfs merge=lfs -text\n")
+    // Without the first slash it could be about files of that name in every folder, or a comment.
+    format!("/{pattern} filter=lfs diff=lfs merge=lfs -text\n")
 }
 
 #[cfg(test)]

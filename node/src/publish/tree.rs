@@ -11,6 +11,7 @@ use cairn_protocol::limits::DIRECTORY_ENTRIES_MAX;
 use cairn_protocol::manifest::{EntryKind, Manifest, ManifestEntry};
 use cairn_protocol::path::{RepoPath, fold};
 use cairn_protocol::pointer::Pointer;
+use cairn_protocol::xet::XetHash;
 
 use super::PublishError;
 use super::contents::BATCH_BYTES_MAX;
@@ -28,6 +29,8 @@ pub struct Stored {
     pub sha256: Sha256,
     /// Git blob oid; `None` for LFS, whose oid is the pointer's.
     pub git: Option<GitOid>,
+    /// What xet calls the content, where that is known.
+    pub xet: Option<XetHash>,
     /// Whether git's mode says so.
     pub executable: bool,
 }
@@ -40,6 +43,7 @@ impl Stored {
             blake3: digests.blake3,
             sha256: digests.sha256,
             git: digests.git,
+            xet: None,
             executable,
         }
     }
@@ -272,6 +276,7 @@ fn entry_of(name: &str, stored: &Stored) -> ManifestEntry {
         size: Some(stored.size),
         sha256: Some(stored.sha256),
         blake3: Some(stored.blake3),
+        xet: stored.xet.map(|hash| *hash.as_bytes()),
         ..ManifestEntry::new(name, mode.octal(), oid, kind)
     }
 }

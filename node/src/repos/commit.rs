@@ -12,6 +12,7 @@ use cairn_protocol::limits::ATTRIBUTES_BYTES_MAX;
 use cairn_protocol::manifest::{EntryKind as ManifestKind, ManifestEntry};
 use cairn_protocol::path::RepoPath;
 use cairn_protocol::pointer::Pointer;
+use cairn_protocol::xet::XetHash;
 
 use super::reader::damaged;
 use super::repo::Repo;
@@ -129,6 +130,8 @@ pub struct FileEntry {
     pub blake3: Option<Blake3>,
     /// For LFS files: bytes of the pointer text.
     pub pointer_size: Option<u64>,
+    /// What xet calls the content, where the commit says so.
+    pub xet: Option<XetHash>,
     /// Whether git's mode says executable.
     pub executable: bool,
 }
@@ -467,6 +470,7 @@ fn shown(path: String, entry: &ManifestEntry) -> Option<Entry> {
                 sha256,
                 blake3: entry.blake3,
                 pointer_size: pointer,
+                xet: entry.xet.map(XetHash::from_bytes),
                 executable: entry.mode == cairn_protocol::git::Mode::Executable.octal(),
             })
         }

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use cairn_protocol::hash::Blake3;
 use cairn_protocol::limits::{ENVELOPE_BYTES_MAX, FLAT_BYTES_MIN};
 
-use super::facts::{Facts, blob_frame, record_frame};
+use super::facts::{Facts, blob_frame, link_frame, record_frame};
 use super::intake::{self, Taken};
-use super::key::Key;
+use super::key::{Key, LinkKind};
 use super::lease::Lease;
 use super::{Digests, Store, StoreError};
 use crate::files::segments::NewFrame;
@@ -25,6 +25,7 @@ enum Item {
     Blob { hash: Blake3, bytes: Bytes },
     File { bytes: Bytes, taken: Taken },
     Record(Vec<u8>),
+    Link(LinkKind, [u8; 32], Blake3),
 }
 
 impl Batch {
@@ -78,6 +79,11 @@ impl Batch {
         self.items.push(Item::Record(envelope));
     }
 
+    /// Says that a blob, added before or stored, tells what is known under a name that is not ours.
+    pub(crate) fn link(&mut self, kind: LinkKind, name: [u8; 32], blob: Blake3) {
+        self.items.push(Item::Link(kind, name, blob));
+    }
+
     /// Bytes added so far: commit, and begin another, before this gets large.
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
@@ -106,6 +112,9 @@ impl Batch {
                 Item::File { bytes, taken } => {
                     frames.push(blob_frame(&taken.digests.blake3, bytes));
                     frames.extend(digests_frame(store, taken.digests)?);
+                }
+                Item::Link(kind, name, blob) => {
+                    frames.push(link_frame(kind as u8, &name, &blob));
                 }
                 Item::Record(envelope) => {
                     if envelope.len() > ENVELOPE_BYTES_MAX {

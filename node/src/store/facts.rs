@@ -21,6 +21,9 @@ pub(super) const DAMAGED: u8 = 5;
 /// A flat file that was removed to make room: its hash and size.
 pub(super) const EVICTED: u8 = 6;
 
+/// What a name that is not ours leads to: see [`Said::Link`].
+pub(super) const LINK: u8 = 7;
+
 const FACTS_BYTES: usize = 136;
 const HAS_GIT: u8 = 1;
 const IS_FLAT: u8 = 2;
@@ -148,11 +151,28 @@ fn at<const N: usize>(payload: &[u8; FACTS_BYTES], offset: usize) -> [u8; N] {
 /// A frame in the log, understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Said<'a> {
-    Blob { hash: Blake3, bytes: &'a [u8] },
-    Record { envelope: &'a [u8] },
+    Blob {
+        hash: Blake3,
+        bytes: &'a [u8],
+    },
+    Record {
+        envelope: &'a [u8],
+    },
     Digests(Facts),
-    Damaged { hash: Blake3, size: u64 },
-    Evicted { hash: Blake3, size: u64 },
+    Damaged {
+        hash: Blake3,
+        size: u64,
+    },
+    Evicted {
+        hash: Blake3,
+        size: u64,
+    },
+    /// A blob says what is known under a name, as long as the blob is here.
+    Link {
+        kind: u8,
+        name: [u8; 32],
+        blob: Blake3,
+    },
     Mark,
 }
 
@@ -178,8 +198,28 @@ impl<'a> Said<'a> {
                 let (hash, size) = hash_and_size(payload)?;
                 Some(Self::Evicted { hash, size })
             }
+            LINK => {
+                let (kind, rest) = payload.split_first()?;
+                let (name, blob) = rest.split_first_chunk::<32>()?;
+                Some(Self::Link {
+                    kind: *kind,
+                    name: *name,
+                    blob: Blake3::from_bytes(blob.try_into().ok()?),
+                })
+            }
             _ => None,
         }
+    }
+}
+
+pub(super) fn link_frame(kind: u8, name: &[u8; 32], blob: &Blake3) -> NewFrame {
+    let mut head = vec![kind];
+    head.extend_from_slice(name);
+    head.extend_from_slice(blob.as_bytes());
+    NewFrame {
+        kind: LINK,
+        head,
+        body: Bytes::new(),
     }
 }
 

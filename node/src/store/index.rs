@@ -154,7 +154,7 @@ impl State {
                 self.blob_bytes = self.blob_bytes.saturating_sub(*size);
                 self.flat_bytes = self.flat_bytes.saturating_sub(*size);
             }
-            Said::Record { .. } | Said::Mark => {}
+            Said::Record { .. } | Said::Link { .. } | Said::Mark => {}
         }
     }
 

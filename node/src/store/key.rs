@@ -5,6 +5,31 @@ use cairn_protocol::hash::{Blake3, GitOid, RecordId, Sha256};
 
 use super::facts::Said;
 
+/// What a name in a link is the name of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkKind {
+    /// A file, by its xet hash.
+    XetFile = b'x' as isize,
+    /// A content, by its BLAKE3; leads to what xet knows of it.
+    XetContent = b'c' as isize,
+    /// A xorb.
+    XetXorb = b'o' as isize,
+    /// A chunk that clients ask for.
+    XetChunk = b'k' as isize,
+}
+
+impl LinkKind {
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        let all = [
+            Self::XetFile,
+            Self::XetContent,
+            Self::XetXorb,
+            Self::XetChunk,
+        ];
+        all.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
 /// A hash, and what it is the hash of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key([u8; 33]);
@@ -35,6 +60,11 @@ impl Key {
         Self::new(b'r', id.as_bytes())
     }
 
+    /// The newest link of a name.
+    pub(super) fn link(kind: LinkKind, name: &[u8; 32]) -> Self {
+        Self::new(kind as u8, name)
+    }
+
     fn new(kind: u8, hash: &[u8]) -> Self {
         let mut bytes = [0; 33];
         bytes[0] = kind;
@@ -61,6 +91,10 @@ impl Key {
                 .unwrap_or_default(),
             // It takes the place of the digests: who looks for those finds that they say nothing any more.
             Said::Evicted { hash, .. } => vec![Self::digests(hash)],
+            Said::Link { kind, name, .. } => LinkKind::from_number(*kind)
+                .map(|kind| Self::link(kind, name))
+                .into_iter()
+                .collect(),
             Said::Damaged { .. } | Said::Mark => Vec::new(),
         }
     }

@@ -361,7 +361,7 @@ fn keeps(
     let standing = |hash: &Blake3| standings.get(hash).copied().unwrap_or_default();
     match said {
         Said::Record { .. } => true,
-        Said::Blob { hash, .. } => live.has(hash),
+        Said::Blob { hash, .. } | Said::Link { blob: hash, .. } => live.has(hash),
         Said::Damaged { hash, size } => {
             let small = *size < cairn_protocol::limits::FLAT_BYTES_MIN;
             live.has(hash) && (small || standing(hash).damaged == Some(frame.offset))

@@ -244,6 +244,7 @@ impl<'a> Assembly<'a> {
             blake3,
             sha256: file.sha256,
             git: file.pointer_size.is_none().then_some(entry.oid),
+            xet: file.xet,
             executable: file.executable,
         })
     }
