@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::header::LINK;
 use axum::response::{IntoResponse as _, Response};
 use cairn_node::fetch::{FetchError, Wanted};
 use cairn_node::repos::{EntryKind, FileEntry};
@@ -28,11 +29,12 @@ use quick_cache::{Equivalent, Weighter, sync::Cache};
 use self::document::{Document, Face, Facts};
 pub(crate) use self::openings::Openings;
 use crate::auth::Asker;
-use crate::error::{ApiError, reading_only};
+use crate::error::{ApiError, REPO_COMMIT, ascii, reading_only};
 use crate::gateway::Gateway;
 use crate::reply::Reply;
 use crate::repo::{self, Located};
-use crate::{lfs, url};
+use crate::url::Asked;
+use crate::{lfs, url, xet};
 
 /// Bytes of a path under which an answer is kept; longer ones are served and not kept.
 const KEPT_PATH_BYTES_MAX: usize = 4 << 10;
@@ -51,7 +53,7 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Respo
     let generation = gateway.node().repos().generation();
     let path = request.uri().path();
     if let Some(document) = gateway.documents().get(generation, path) {
-        return document.answer(&request);
+        return with_xet(&gateway, &request, document.answer(&request)?);
     }
     let uri = request.uri().clone();
     let asker = Asker::of(&gateway, request.headers());
@@ -72,7 +74,9 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Respo
         Loaded::Moved(path) => return Ok(Reply::moved(&path).into_response()),
     };
     let away = match opened {
-        Opened::Here(document) => return document.answer(&request),
+        Opened::Here(document) => {
+            return with_xet(&gateway, &request, document.answer(&request)?);
+        }
         Opened::Away(away) => away,
     };
     let (head, part) = away.face.head(&request)?;
@@ -80,6 +84,30 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Respo
         Some(part) => arriving::fill(&gateway, head, part, away.wanted, away.damage).await,
         None => Ok(head),
     }
+}
+
+/// Says where a token for xet is to be had, where the file can be had that way: the link depends on the request.
+fn with_xet(
+    gateway: &Gateway,
+    request: &Request,
+    mut response: Response,
+) -> Result<Response, ApiError> {
+    let headers = response.headers_mut();
+    let commit = headers.get(REPO_COMMIT).cloned();
+    if headers.contains_key(document::XET_HASH)
+        && let Some(commit) = commit.as_ref().and_then(|commit| commit.to_str().ok())
+        && let Some((id, _)) = request.uri().path().split_once("/resolve/")
+    {
+        let public_url = gateway.config().public_url.as_deref();
+        let asked = Asked::new(request.uri(), request.headers(), public_url)?;
+        let (kind, id) = match id.trim_start_matches('/').split_once('/') {
+            Some((kind @ ("datasets" | "spaces"), id)) => (kind, id),
+            _ => ("models", id.trim_start_matches('/')),
+        };
+        let url = asked.absolute(&format!("/api/{kind}/{id}/xet-read-token/{commit}"));
+        headers.insert(LINK, ascii(&format!("<{url}>; rel=\"xet-auth\"")));
+    }
+    Ok(response)
 }
 
 enum Loaded {
@@ -119,6 +147,7 @@ impl Found {
             path: &self.path,
             oid: self.oid,
             file: &self.file,
+            xet: xet::hash_of(gateway, &self.file)?,
         };
         let node = gateway.node();
         let claimed = wanted(
@@ -246,6 +275,7 @@ fn load(
         path: &entry.path,
         oid: entry.oid,
         file: &file,
+        xet: None,
     };
     if let Some(size) = file.pointer_size.filter(|_| rest[0].text == "raw") {
         let document = Document::pointer(&facts, size)?;
@@ -368,6 +398,7 @@ mod tests {
             sha256: Sha256::from_bytes([1; 32]),
             blake3: None,
             pointer_size: None,
+            xet: None,
             executable: false,
         };
         let facts = Facts {
@@ -375,6 +406,7 @@ mod tests {
             path: "a",
             oid: GitOid::from_bytes([3; 20]),
             file: &file,
+            xet: None,
         };
         let content = Content::Small(vec![0; bytes].into());
         Arc::new(Document::file(&facts, content).unwrap())

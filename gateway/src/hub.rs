@@ -261,14 +261,14 @@ fn about(
                     // The next pages are of this commit, wherever its branch is by then.
                     let oid = commit.info().oid.to_hex();
                     let asked = asked.with_revision(&oid, rest.len() - path.len(), path.len());
-                    tree::list(&commit, path, &asked)
+                    tree::list(gateway, &commit, path, &asked)
                 }
                 "treesize" => tree::size(&commit, path),
                 _ if !path.is_empty() => Err(no_such_revision(rest)),
                 "revision" => info::of_commit(gateway, repo, commit, &asked.query, reach),
                 "commits" => history::commits(&commit, asked),
                 _ if !question.is_post() => Err(ApiError::method_not_allowed("POST")),
-                _ => tree::paths(&commit, &question.form, question.is_json),
+                _ => tree::paths(gateway, &commit, &question.form, question.is_json),
             }
         }
         _ => Err(ApiError::no_route()),

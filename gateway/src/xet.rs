@@ -14,7 +14,7 @@ use axum::http::{HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use cairn_node::permission::{Access, Caller, Scope, Who};
-use cairn_node::repos::Repo;
+use cairn_node::repos::{FileEntry, Repo};
 use cairn_protocol::limits::{SHARD_BYTES_MAX, XORB_BYTES_MAX};
 use cairn_protocol::xet::XetHash;
 use serde_json::json;
@@ -26,7 +26,7 @@ use crate::gateway::Gateway;
 use crate::publish::Order;
 use crate::reply::Reply;
 use crate::right::{Deed, Right};
-use crate::url::{self, Asked, Pairs, Segment};
+use crate::url::{self, Pairs, Segment};
 
 /// Where the store is.
 pub(crate) const CAS: &str = "/api/xet";
@@ -96,7 +96,7 @@ async fn answer(gateway: &Gateway, parts: &Parts, body: Body) -> Result<Response
     };
     match (texts.get(2..).unwrap_or_default(), &parts.method) {
         (["v1", "xorbs", _, hash], &Method::POST) => {
-            let wanted = hash_of(hash).and_then(|hash| Ok((hash, bearer(gateway, parts, true)?)));
+            let wanted = parsed(hash).and_then(|hash| Ok((hash, bearer(gateway, parts, true)?)));
             let (hash, bearer) = match wanted {
                 Ok(wanted) => wanted,
                 Err(error) => return refused(error, body),
@@ -111,17 +111,17 @@ async fn answer(gateway: &Gateway, parts: &Parts, body: Body) -> Result<Response
             put_shard(gateway, parts, body, *version == "v2", bearer).await
         }
         (["v1", "chunks", _, hash], &Method::GET) => {
-            let (hash, bearer) = (hash_of(hash)?, bearer(gateway, parts, true)?);
+            let (hash, bearer) = (parsed(hash)?, bearer(gateway, parts, true)?);
             chunk(gateway, hash, bearer).await
         }
         ([version @ ("v1" | "v2"), "reconstructions", hash], &Method::GET) => {
-            let (hash, bearer) = (hash_of(hash)?, bearer(gateway, parts, false)?);
+            let (hash, bearer) = (parsed(hash)?, bearer(gateway, parts, false)?);
             answers::reconstruction(gateway, parts, hash, *version == "v2", bearer).await
         }
         (["xorbs", hash, run], &Method::GET) => {
             let run: u32 = run.parse().map_err(|_| not_here())?;
             let query = Pairs::parse(parts.uri.query().unwrap_or_default().as_bytes())?;
-            answers::xorb(gateway, parts, hash_of(hash)?, run, &query).await
+            answers::xorb(gateway, parts, parsed(hash)?, run, &query).await
         }
         _ => refused(not_here(), body),
     }
@@ -131,7 +131,7 @@ fn not_here() -> ApiError {
     ApiError::no_route()
 }
 
-fn hash_of(text: &str) -> Result<XetHash, ApiError> {
+fn parsed(text: &str) -> Result<XetHash, ApiError> {
     text.parse()
         .map_err(|_| ApiError::bad_request(format!("{text:?} is not the hash of a xorb or file")))
 }
@@ -259,9 +259,13 @@ fn range_of(parts: &Parts) -> Result<Option<std::ops::Range<u64>>, ApiError> {
     Ok(Some(first..last.saturating_add(1)))
 }
 
-/// Where clients get a token to read a commit's files through xet.
-pub(crate) fn read_token_url(asked: &Asked, repo: &Repo, commit: &str) -> String {
-    let kind = repo.kind().plural();
-    let name = repo.shown_name();
-    asked.absolute(&format!("/api/{kind}/{name}/xet-read-token/{commit}"))
+/// What xet calls a file, where it can be downloaded that way from here.
+pub(crate) fn hash_of(gateway: &Gateway, file: &FileEntry) -> Result<Option<XetHash>, ApiError> {
+    let (Some(hash), Some(content)) = (file.xet, file.blake3) else {
+        return Ok(None);
+    };
+    let is_here = gateway.config().xet_downloads
+        && file.pointer_size.is_some()
+        && gateway.node().has_xet(&hash, &content)?;
+    Ok(is_here.then_some(hash))
 }

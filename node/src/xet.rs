@@ -323,6 +323,15 @@ impl Node {
         Ok(self.may_read(who, repo) && found.is_some())
     }
 
+    /// Whether a file can be downloaded through xet: its chunks are known, and are those of that content.
+    pub fn has_xet(&self, file: &XetHash, content: &Blake3) -> Result<bool, StoreError> {
+        let store = &self.inner.store;
+        let list = store.linked(LinkKind::XetFile, file.as_bytes())?;
+        Ok(list.is_some()
+            && list == store.linked(LinkKind::XetContent, content.as_bytes())?
+            && store.contains(content)?)
+    }
+
     /// What xet calls a content that came as xorbs.
     pub fn xet_of(&self, content: &Blake3) -> Result<Option<XetHash>, StoreError> {
         let list = self

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use cairn_node::repos::FileEntry;
 use cairn_node::store::{Content, FlatFile, Reading};
 use cairn_protocol::hash::GitOid;
+use cairn_protocol::xet::XetHash;
 
 use super::headers;
 use crate::error::{ApiError, REPO_COMMIT, ascii};
@@ -30,6 +31,9 @@ use crate::url::Pairs;
 const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
 /// The size of the content itself, on every hop.
 const LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
+
+/// What xet calls the content.
+pub(super) const XET_HASH: HeaderName = HeaderName::from_static("x-xet-hash");
 
 /// Age at which an open file is asked of the node again, which may have reasons not to give it.
 const OPEN_AGE_MAX: Duration = Duration::from_mins(10);
@@ -45,6 +49,8 @@ pub(super) struct Facts<'a> {
     /// Git's blob: the file, or its LFS pointer.
     pub(super) oid: GitOid,
     pub(super) file: &'a FileEntry,
+    /// What xet calls the file, where it can be had that way, too.
+    pub(super) xet: Option<XetHash>,
 }
 
 impl Facts<'_> {
@@ -148,7 +154,11 @@ impl Document {
             Source::Memory(bytes) => bytes.len() as u64,
             Source::File(open) => open.bytes.size(),
         };
-        let face = Face::new(facts, &facts.etag(), size);
+        let mut face = Face::new(facts, &facts.etag(), size);
+        if let Some(hash) = &facts.xet {
+            let hash = ascii(&hash.to_string());
+            face.headers.insert(XET_HASH, hash);
+        }
         Ok(Self { face, source })
     }
 
@@ -343,6 +353,7 @@ mod tests {
             sha256: Sha256::from_bytes([0xab; 32]),
             blake3: None,
             pointer_size,
+            xet: None,
             executable: false,
         }
     }
@@ -353,6 +364,7 @@ mod tests {
             path: "dir/file.txt",
             oid: GitOid::from_bytes([0x11; 20]),
             file,
+            xet: None,
         }
     }
 

@@ -464,6 +464,7 @@ mod tests {
             sha256: cairn_protocol::hash::Sha256::from_bytes([0xab; 32]),
             blake3: None,
             pointer_size: Some(126),
+            xet: None,
             executable: false,
         };
         let lfs_value = lfs("oid", &file).unwrap();

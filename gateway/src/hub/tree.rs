@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use super::fields;
 use crate::dates;
 use crate::error::ApiError;
+use crate::gateway::Gateway;
 use crate::reply::Reply;
 use crate::repo;
 use crate::url::{Asked, Pairs, Segment};
+use crate::xet;
 
 /// Entries of a page, and of a page that says who changed each last.
 const PAGE: u64 = 1_000;
@@ -23,6 +25,7 @@ const EXPANDED_PATHS_MAX: usize = 1_000;
 
 /// One page of a folder.
 pub(super) fn list(
+    gateway: &Gateway,
     commit: &Commit,
     path: &[Segment<'_>],
     asked: &Asked,
@@ -51,7 +54,7 @@ pub(super) fn list(
         .last()
         .filter(|_| has_more)
         .map(|last| asked.next_page("cursor", &last.path));
-    Ok(Reply::json(&show(commit, &entries, is_expanded)?).with_next(next))
+    Ok(Reply::json(&show(gateway, commit, &entries, is_expanded)?).with_next(next))
 }
 
 /// Whether a listing of a folder can have an entry of this path.
@@ -73,7 +76,12 @@ fn page_limit(query: &Pairs, is_expanded: bool) -> Result<usize, ApiError> {
 }
 
 /// Those of some paths that there are.
-pub(super) fn paths(commit: &Commit, form: &Bytes, is_json: bool) -> Result<Reply, ApiError> {
+pub(super) fn paths(
+    gateway: &Gateway,
+    commit: &Commit,
+    form: &Bytes,
+    is_json: bool,
+) -> Result<Reply, ApiError> {
     let wanted = Wanted::parse(form, is_json)?;
     let mut entries = Vec::with_capacity(wanted.paths.len());
     let mut seen = HashSet::new();
@@ -86,7 +94,12 @@ pub(super) fn paths(commit: &Commit, form: &Bytes, is_json: bool) -> Result<Repl
             entries.extend(commit.entry(&path)?);
         }
     }
-    Ok(Reply::json(&show(commit, &entries, wanted.expand)?))
+    Ok(Reply::json(&show(
+        gateway,
+        commit,
+        &entries,
+        wanted.expand,
+    )?))
 }
 
 /// What `paths-info` is asked, as a form or as JSON.
@@ -134,7 +147,12 @@ pub(super) fn size(commit: &Commit, path: &[Segment<'_>]) -> Result<Reply, ApiEr
     Ok(Reply::json(&json!({ "path": path, "size": size })))
 }
 
-fn show(commit: &Commit, entries: &[Entry], is_expanded: bool) -> Result<Vec<Value>, ApiError> {
+fn show(
+    gateway: &Gateway,
+    commit: &Commit,
+    entries: &[Entry],
+    is_expanded: bool,
+) -> Result<Vec<Value>, ApiError> {
     let changes = if is_expanded {
         let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
         commit.last_changes(&paths)?.into_iter().map(Some).collect()
@@ -142,9 +160,17 @@ fn show(commit: &Commit, entries: &[Entry], is_expanded: bool) -> Result<Vec<Val
         vec![None; entries.len()]
     };
     let shown = entries.iter().zip(&changes);
-    Ok(shown
-        .map(|(entry, change)| show_entry(entry, change.as_ref()))
-        .collect())
+    shown
+        .map(|(entry, change)| {
+            let mut shown = show_entry(entry, change.as_ref());
+            if let EntryKind::File(file) = &entry.kind
+                && let Some(hash) = xet::hash_of(gateway, file)?
+            {
+                shown["xetHash"] = hash.to_string().into();
+            }
+            Ok(shown)
+        })
+        .collect()
 }
 
 fn show_entry(entry: &Entry, change: Option<&CommitInfo>) -> Value {
@@ -210,6 +236,7 @@ mod tests {
                 sha256: Sha256::from_bytes([1; 32]),
                 blake3: None,
                 pointer_size: None,
+                xet: None,
                 executable: false,
             }),
             oid: GitOid::from_bytes([2; 20]),
