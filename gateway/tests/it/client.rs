@@ -51,6 +51,15 @@ impl Client {
         soon(self.stream.write_all(text.as_bytes())).await
     }
 
+    pub(crate) async fn try_send_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        soon(self.stream.write_all(bytes)).await
+    }
+
+    /// Sends nothing more.
+    pub(crate) async fn end(&mut self) {
+        drop(soon(self.stream.shutdown()).await);
+    }
+
     /// The head of the next answer, and the length of its body.
     pub(crate) async fn head(&mut self) -> Option<(Answer, usize)> {
         let mut line = String::new();

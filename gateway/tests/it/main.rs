@@ -4,7 +4,10 @@
 
 mod client;
 mod files;
+mod hub;
 mod limits;
+mod odd_requests;
 mod remote;
 mod server;
 mod shutdown;
+mod who_may;
