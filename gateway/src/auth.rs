@@ -39,6 +39,15 @@ impl Asker {
         }
     }
 
+    /// Somebody who was known before, without a token of their own.
+    pub(crate) const fn known(who: Who) -> Self {
+        Self {
+            who,
+            token: None,
+            is_wrong: false,
+        }
+    }
+
     /// The account that asks.
     ///
     /// # Errors

@@ -311,6 +311,7 @@ impl From<UploadError> for ApiError {
         match error {
             UploadError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
             UploadError::Store(error) => error.into(),
+            UploadError::Repo(error) => error.into(),
             error => Self::internal(error),
         }
     }

@@ -47,7 +47,8 @@ async fn scrape(State(gateway): State<Gateway>, method: Method) -> Result<Respon
 fn observe(gateway: &Gateway) {
     #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
     for kind in RepoKind::ALL {
-        let count = gateway.node().repos().list(kind).len();
+        let repos = gateway.node().repos().list(kind);
+        let count = repos.iter().filter(|repo| !repo.is_private()).count();
         metrics::repositories(kind, count as f64);
     }
     metrics::documents(gateway.documents().count());

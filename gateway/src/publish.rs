@@ -11,8 +11,11 @@ mod yaml;
 
 use axum::body::Bytes;
 use axum::http::Method;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cairn_node::permission::Access;
 use cairn_node::repos::Repo;
+use cairn_protocol::limits::REGULAR_BYTES_MAX;
 use cairn_protocol::name::RepoKind;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -27,10 +30,11 @@ use crate::url::{Asked, Segment};
 pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
 
 /// What may follow a repository's id in a request that changes it.
-pub(crate) const VERBS: [&str; 8] = [
+pub(crate) const VERBS: [&str; 9] = [
     "branch",
     "commit",
     "duplicate",
+    "lfs-files",
     "preupload",
     "settings",
     "super-squash",
@@ -61,6 +65,31 @@ impl Order<'_> {
 pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes)
         .map_err(|error| ApiError::bad_request(format!("The request's body: {error}")))
+}
+
+/// The bytes of a file that came in a request.
+pub(crate) fn content_of(
+    path: &str,
+    content: &str,
+    encoding: Option<&str>,
+) -> Result<Vec<u8>, ApiError> {
+    let bytes = match encoding {
+        None | Some("base64") => STANDARD
+            .decode(content)
+            .map_err(|_| ApiError::bad_request(format!("The content of {path:?} is not base64")))?,
+        Some("utf-8" | "utf8") => content.as_bytes().to_vec(),
+        Some(other) => {
+            return Err(ApiError::bad_request(format!(
+                "{other:?} is none of base64, utf-8"
+            )));
+        }
+    };
+    if bytes.len() as u64 > REGULAR_BYTES_MAX {
+        return Err(ApiError::too_large(format!(
+            "{path:?} is larger than {REGULAR_BYTES_MAX} bytes: send it as LFS"
+        )));
+    }
+    Ok(bytes)
 }
 
 /// Requests about no one repository: `/api/repos/…` and `/api/validate-yaml`; `None` where it is neither.
@@ -110,6 +139,7 @@ pub(crate) fn about(
         "tag" if post => refs::tag(order, repo, &named),
         "tag" if delete => refs::delete(order, repo, &format!("refs/tags/{named}")),
         "super-squash" if post => refs::squash(order, repo, &named),
+        "lfs-files" if post && named == "duplicate" => repos::copy_files(order, repo),
         "settings" => Err(ApiError::method_not_allowed("PUT")),
         "preupload" | "super-squash" | "commit" => Err(ApiError::method_not_allowed("POST")),
         "branch" | "tag" => Err(ApiError::method_not_allowed("POST, DELETE")),
@@ -120,7 +150,9 @@ pub(crate) fn about(
 /// What a request that changes a repository needs.
 pub(crate) fn wanted(verb: &str) -> Access {
     match verb {
-        "settings" | "duplicate" | "user-access-request" => Access::Manage,
+        "settings" | "user-access-request" => Access::Manage,
+        // What is written to is another repository.
+        "duplicate" | "lfs-files" => Access::Read,
         _ => Access::Write,
     }
 }

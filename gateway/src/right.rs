@@ -7,9 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cairn_node::Node;
 use cairn_node::accounts::AccountId;
+use cairn_node::permission::{Caller, Scope, Who};
 use cairn_protocol::hash::RepositoryId;
 
+use crate::auth::Asker;
 use crate::error::ApiError;
+use crate::gateway::Gateway;
 
 /// Seconds for which a link is good.
 pub(crate) const RIGHT_S: u64 = 6 * 60 * 60;
@@ -138,6 +141,29 @@ impl Right {
             return Err(refused());
         }
         Ok(right)
+    }
+
+    /// Whoever it was made for, as they would be now with a token of their own.
+    ///
+    /// # Errors
+    /// 403 where the account is gone or disabled.
+    pub(crate) fn holder(&self, gateway: &Gateway, writes: bool) -> Result<Asker, ApiError> {
+        let Some(id) = self.account else {
+            return Ok(Asker::known(Who::Anyone));
+        };
+        let account = gateway.node().accounts().by_id(&id);
+        let account = account
+            .filter(|account| !account.is_disabled)
+            .ok_or_else(|| ApiError::forbidden("The account of this link is disabled"))?;
+        let who = Who::Account(Caller {
+            account: id,
+            is_admin: account.is_admin,
+            scope: Scope {
+                writes,
+                repositories: None,
+            },
+        });
+        Ok(Asker::known(who))
     }
 
     fn account_text(&self) -> String {

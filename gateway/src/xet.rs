@@ -13,7 +13,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
-use cairn_node::permission::{Access, Caller, Scope, Who};
+use cairn_node::permission::{Access, Who};
 use cairn_node::repos::{FileEntry, Repo};
 use cairn_protocol::limits::{SHARD_BYTES_MAX, XORB_BYTES_MAX};
 use cairn_protocol::xet::XetHash;
@@ -151,18 +151,10 @@ fn bearer(gateway: &Gateway, parts: &Parts, writes: bool) -> Result<Bearer, ApiE
     }
     let repo = node.repos().by_id(&right.repository);
     let repo = repo.ok_or_else(ApiError::repository_not_found)?;
-    let who = match right.account {
-        // What the token's maker may do elsewhere is not what it was made for.
-        Some(account) => Who::Account(Caller {
-            account,
-            is_admin: false,
-            scope: Scope {
-                writes,
-                repositories: None,
-            },
-        }),
-        None => Who::Anyone,
-    };
+    let asker = right.holder(gateway, writes)?;
+    let wanted = if writes { Access::Write } else { Access::Read };
+    asker.must(gateway, wanted, &repo)?;
+    let who = asker.who;
     Ok(Bearer { right, repo, who })
 }
 

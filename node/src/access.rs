@@ -87,6 +87,13 @@ impl Access {
         self.relation.write().public.insert(prefix(hash));
     }
 
+    /// Forgets everything: nothing is readable before it was related anew.
+    pub(crate) fn clear(&self) {
+        let mut relation = self.relation.write();
+        relation.public.clear();
+        relation.walked.clear();
+    }
+
     /// Forgets all but these blobs, and that anything was walked.
     pub(crate) fn retain(&self, live: &HashSet<Blake3>) {
         let live: HashSet<Prefix> = live.iter().map(prefix).collect();

@@ -115,6 +115,11 @@ impl Follower {
         follower
     }
 
+    /// Makes readable again what is shown: it was forgotten what is.
+    pub(crate) fn relate_anew(&self) {
+        self.missed.notify_one();
+    }
+
     /// Asks the look-up table for a repository's newest head, and takes it in like a record from a peer;
     /// meanwhile some of the repository's providers are dialled, who tell of what the head builds on.
     /// Returns its epoch and sequence number: a hint, until the ledger has accepted it.

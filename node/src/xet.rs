@@ -249,10 +249,7 @@ impl Node {
         let inner = &self.inner;
         Ok(inner.staging.has(account, content, now_s())
             || inner.access.is_public(&access::prefix(content))
-            || (self.may_read(who, repo)
-                && repo
-                    .find_content(|file| file.blake3 == Some(*content))?
-                    .is_some()))
+            || (self.may_read(who, repo) && repo.has_content(content)?))
     }
 
     /// A shard that tells of a chunk which is stored, and of those around it; nothing where the account may not
@@ -319,8 +316,7 @@ impl Node {
         if self.inner.access.is_public(&access::prefix(content)) {
             return Ok(true);
         }
-        let found = repo.find_content(|file| file.blake3 == Some(*content))?;
-        Ok(self.may_read(who, repo) && found.is_some())
+        Ok(self.may_read(who, repo) && repo.has_content(content)?)
     }
 
     /// Whether a file can be downloaded through xet: its chunks are known, and are those of that content.

@@ -32,6 +32,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         root {root};
+        {dav}
     }}
 }}
 """
@@ -40,7 +41,9 @@ http {{
 class Nginx:
     """A running nginx that serves a folder; use as a context."""
 
-    def __init__(self, bench, folder: Path, root: Path):
+    def __init__(self, bench, folder: Path, root: Path, dav=False):
+        """With `dav` it takes files by PUT, of any size."""
+        self.dav = "dav_methods PUT; client_max_body_size 0;" if dav else ""
         self.program = bench.tool("nginx")
         self.folder = folder / "nginx"
         self.root = root
@@ -57,6 +60,7 @@ class Nginx:
                 folder=self.folder,
                 port=self.port,
                 root=self.root,
+                dav=self.dav,
             )
         )
         self.process = subprocess.Popen(

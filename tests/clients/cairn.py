@@ -71,6 +71,11 @@ class Node:
     addresses: tuple[str, ...] = ()
 
     @property
+    def home(self) -> "Node":
+        """The node that what is pushed has its home on, and that takes what clients publish."""
+        return self
+
+    @property
     def data(self) -> Path:
         return self.root / "data"
 
@@ -96,6 +101,7 @@ class Node:
             f"\n[aliases]\n{aliases}"
         )
         with self.log.open("ab") as log:
+            begin = log.tell()
             self.process = subprocess.Popen(
                 [self.binary, "up", "--data", self.data, "--gateway", "127.0.0.1:0"],
                 stdin=subprocess.DEVNULL,
@@ -104,7 +110,7 @@ class Node:
                 env=self.environment(),
             )
         try:
-            status = self._wait_for_status()
+            status = self._wait_for_status(begin)
         except BaseException:
             self.kill()
             raise
@@ -117,7 +123,7 @@ class Node:
         """Its `[aliases]`."""
         return ALIASES
 
-    def _wait_for_status(self) -> dict:
+    def _wait_for_status(self, begin: int) -> dict:
         deadline = time.monotonic() + START_SECONDS
         last = "no answer yet"
         while time.monotonic() < deadline:
@@ -125,12 +131,14 @@ class Node:
                 raise CommandFailed(
                     f"cairn up ended with {self.process.returncode}:\n{self.log.read_text()}"
                 )
-            # Until the socket is there, `status` finds the folder locked by the starting node.
-            with contextlib.suppress(CommandFailed):
-                status = self.run("status")
-                if status.get("gateway_url"):
-                    return status
-                last = json.dumps(status)
+            # Before it prints something it has not opened its folder for sure: asked on a second start,
+            # `status` would open that by itself, and the node find it locked.
+            if self.log.stat().st_size > begin:
+                with contextlib.suppress(CommandFailed):
+                    status = self.run("status")
+                    if status.get("gateway_url"):
+                        return status
+                    last = json.dumps(status)
             time.sleep(0.05)
         raise CommandFailed(
             f"no gateway after {START_SECONDS} s; status: {last}\n{self.log.read_text()}"
@@ -207,6 +215,10 @@ class Remote(Node):
         super().start()
         self.namespace = self.publisher.namespace
         return self
+
+    @property
+    def home(self) -> Node:
+        return self.publisher
 
     def aliases(self) -> dict[str, str]:
         """The same names, for what is another node's here."""

@@ -17,7 +17,14 @@ from samples import Samples  # noqa: E402
 
 _NODE = pytest.StashKey[Node]()
 _SCRATCH = pytest.StashKey[Path]()
+_PUBLISHER = pytest.StashKey[Node]()
 _BAD_END = pytest.StashKey[str]()
+
+# How large files are sent; every test that sends some runs once for each.
+PATHS = ["lfs", "xet"]
+
+# What publishes does so at a repository's home, which a node that only fetches is of none.
+collect_ignore_glob = ["test_publish*.py"] if os.environ.get("CAIRN_TEST_REMOTE") else []
 
 # Enough of the node's log to see why a test failed.
 LOG_CHARACTERS = 20_000
@@ -84,9 +91,10 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
         failed += 1
         terminalreporter.section("the node did not end well", red=True)
         terminalreporter.write_line(end)
-    if failed and (node := config.stash.get(_NODE, None)) is not None:
-        terminalreporter.section("the end of what cairn up printed")
-        terminalreporter.write(node.log.read_text(errors="replace")[-LOG_CHARACTERS:])
+    for title, key in (("", _NODE), (" to publish", _PUBLISHER)):
+        if failed and (node := config.stash.get(key, None)) is not None:
+            terminalreporter.section(f"the end of what cairn up{title} printed")
+            terminalreporter.write(node.log.read_text(errors="replace")[-LOG_CHARACTERS:])
     terminalreporter.section("count")
     terminalreporter.write_line(f"{passed} passed, {failed} failed")
 
@@ -143,6 +151,77 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # File systems are kept per process with their listings.
     HfFileSystem.clear_instance_cache()
     return hub
+
+
+@pytest.fixture(scope="session")
+def publisher(pytestconfig: pytest.Config):
+    """A node beside the session's, for what tests publish through its gateway."""
+    from publisher import Publisher
+
+    node = Node(pytestconfig.stash[_SCRATCH] / "publisher").start()
+    pytestconfig.stash[_PUBLISHER] = node
+    try:
+        yield Publisher(node)
+        assert node.stop() == 0, node.log.read_text()[-LOG_CHARACTERS:]
+    finally:
+        node.kill()
+
+
+@pytest.fixture
+def lone_node(pytestconfig: pytest.Config):
+    """A node of one test alone, which starts and stops it."""
+    node = Node(pytestconfig.stash[_SCRATCH] / "lone")
+    try:
+        yield node
+    finally:
+        node.kill()
+        shutil.rmtree(node.root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ada(publisher):
+    """An account that publishes."""
+    return publisher.account("ada")
+
+
+@pytest.fixture(scope="session")
+def bob(publisher):
+    """An account that was let in nowhere."""
+    return publisher.account("bob")
+
+
+@pytest.fixture(scope="session")
+def nobody(publisher):
+    """Whoever comes without a token."""
+    return publisher.as_token(None)
+
+
+@pytest.fixture
+def clients_at_publisher(publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries that are told no endpoint go to the publisher's node, as if HF_ENDPOINT named it."""
+    import datasets
+    import huggingface_hub
+    import transformers
+
+    constants = huggingface_hub.constants
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, publisher.url)
+    monkeypatch.setattr(constants, "ENDPOINT", publisher.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", publisher.url)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", publisher.url)
+    # Made at its first use, and kept.
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
+
+
+@pytest.fixture(params=PATHS)
+def upload_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How this test's large files are sent."""
+    import huggingface_hub.constants
+
+    disabled = request.param != "xet"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", disabled)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1" if disabled else "0")
+    return request.param
 
 
 @pytest.fixture

@@ -35,6 +35,13 @@ def describe(published: Published) -> dict:
     }
 
 
+def account(home: cairn.Node, name: str) -> dict:
+    """A new account, and where it publishes."""
+    home.run("admin", "user", "create", name)
+    made = home.run("admin", "token", "create", "--user", name, "--scope", "write", "--name", "js")
+    return {"name": name, "token": made["token"], "url": home.url}
+
+
 def main(command: list[str]) -> int:
     if not command:
         print(__doc__, file=sys.stderr)
@@ -50,6 +57,7 @@ def main(command: list[str]) -> int:
             "crowd": [describe(published) for published in samples.crowd["model"]],
             "author": AUTHOR_NAME,
             "namespace": node.namespace,
+            "account": account(node.home, "grace"),
         }
         (scratch / "samples.json").write_text(json.dumps(about))
         code = subprocess.run(

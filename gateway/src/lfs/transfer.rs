@@ -6,7 +6,8 @@ use axum::extract::{Request, State};
 use axum::http::header::ETAG;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use cairn_protocol::hash::{RepositoryId, Sha256};
+use cairn_node::permission::Access;
+use cairn_protocol::hash::Sha256;
 
 use super::batch::PART_BYTES;
 use crate::dates::now_s;
@@ -59,7 +60,7 @@ async fn answer(gateway: &Gateway, request: Request) -> Result<Response, ApiErro
                 return Err(error);
             }
             let etag = intake::run(gateway, headers, body, move |gateway, reader| {
-                must_be_there(gateway, &right.repository)?;
+                must_still_be_allowed(gateway, &right)?;
                 let account = right.account.ok_or_else(ApiError::no_route)?;
                 let (node, sha256) = (gateway.node(), Sha256::from_bytes(right.object));
                 Ok(node.put_part(&account, &sha256, right.part, length, reader)?)
@@ -77,7 +78,7 @@ async fn answer(gateway: &Gateway, request: Request) -> Result<Response, ApiErro
             tokio::task::spawn_blocking(move || {
                 let _place = place;
                 let count = right.size.div_ceil(PART_BYTES);
-                must_be_there(&gateway, &right.repository)?;
+                must_still_be_allowed(&gateway, &right)?;
                 let node = gateway.node();
                 let account = right.account.ok_or_else(ApiError::no_route)?;
                 let sha256 = Sha256::from_bytes(right.object);
@@ -93,7 +94,7 @@ async fn answer(gateway: &Gateway, request: Request) -> Result<Response, ApiErro
 
 fn store(gateway: &Gateway, right: &Right, reader: &mut dyn Read) -> Result<(), ApiError> {
     let node = gateway.node();
-    must_be_there(gateway, &right.repository)?;
+    must_still_be_allowed(gateway, right)?;
     let account = right.account.ok_or_else(ApiError::no_route)?;
     node.upload(
         &account,
@@ -104,12 +105,12 @@ fn store(gateway: &Gateway, right: &Right, reader: &mut dyn Read) -> Result<(), 
     Ok(())
 }
 
-/// A link outlives neither its repository nor its account's tokens.
-fn must_be_there(gateway: &Gateway, repository: &RepositoryId) -> Result<(), ApiError> {
-    if gateway.node().repos().by_id(repository).is_some() {
-        return Ok(());
-    }
-    Err(ApiError::repository_not_found())
+/// A link is good only as long as its account may still write there.
+fn must_still_be_allowed(gateway: &Gateway, right: &Right) -> Result<(), ApiError> {
+    let asker = right.holder(gateway, true)?;
+    let repo = gateway.node().repos().by_id(&right.repository);
+    let repo = repo.ok_or_else(ApiError::repository_not_found)?;
+    asker.must(gateway, Access::Write, &repo)
 }
 
 /// The right that a link carries, to what its path and method say.

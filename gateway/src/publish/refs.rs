@@ -44,9 +44,7 @@ pub(super) fn branch(order: &Order<'_>, repo: &Repo, name: &str) -> Result<Reply
         )));
     }
     if wanted.empty_branch {
-        return Err(ApiError::bad_request(
-            "A branch begins at a revision: name one as `startingPoint`",
-        ));
+        return step_to(order, repo, &format!("refs/heads/{name}"), &RefMove::Empty);
     }
     let revision = wanted.starting_point.unwrap_or_else(|| "HEAD".to_owned());
     let step = if wanted.overwrite {
@@ -91,6 +89,10 @@ pub(super) fn squash(order: &Order<'_>, repo: &Repo, revision: &str) -> Result<R
         return Err(order.asker.unauthorized());
     };
     let full = full_name(revision);
+    let refs = repo.refs()?;
+    if !refs.contains_key(&full) && refs.contains_key(&format!("refs/tags/{revision}")) {
+        return Err(ApiError::bad_request("You cannot squash history on tags"));
+    }
     let text = wanted.message.unwrap_or_default();
     let made = order
         .gateway

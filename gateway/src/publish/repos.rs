@@ -1,14 +1,15 @@
 //! Repositories are made, deleted, renamed; who may see them is changed.
 
 use cairn_node::permission::Access;
-use cairn_node::publish::PublishError;
+use cairn_node::publish::{PublishError, Stored};
 use cairn_node::repos::Repo;
 use cairn_protocol::hash::Blake3;
 use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
+use cairn_protocol::path::RepoPath;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Order, url_of};
+use super::{Order, content_of, url_of};
 use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::repo;
@@ -30,6 +31,17 @@ struct Create {
     visibility: Option<String>,
     #[serde(default)]
     sdk: Option<String>,
+    /// Of the first commit.
+    #[serde(default)]
+    files: Vec<File>,
+}
+
+#[derive(Debug, Deserialize)]
+struct File {
+    path: String,
+    content: String,
+    #[serde(default)]
+    encoding: Option<String>,
 }
 
 /// `DELETE /api/repos/delete`.
@@ -78,7 +90,10 @@ pub(super) fn create(order: &Order<'_>) -> Result<Reply, ApiError> {
         .rule_namespace(&order.asker.who, &namespace)
         .ok_or_else(unknown)?;
     order.asker.ruled(ruling)?;
-    let made = node.create_repository(&account.id, &namespace, kind, name.clone(), is_private);
+    let _lease = node.lease();
+    let files = stored(order, &wanted.files)?;
+    let (id, own) = (&account.id, name.clone());
+    let made = node.create_repository(id, &namespace, kind, own, is_private, files);
     match made {
         Ok(repo) => Ok(shown(order, &repo)),
         Err(PublishError::Exists(_)) => {
@@ -98,6 +113,22 @@ pub(super) fn create(order: &Order<'_>) -> Result<Reply, ApiError> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Files that come with the request, stored.
+fn stored(order: &Order<'_>, files: &[File]) -> Result<Vec<(RepoPath, Stored)>, ApiError> {
+    let mut contents = order.gateway.node().contents();
+    let mut all = Vec::with_capacity(files.len());
+    for file in files {
+        let path: RepoPath = file
+            .path
+            .parse()
+            .map_err(|error| ApiError::unprocessable(format!("{error}")))?;
+        let bytes = content_of(&file.path, &file.content, file.encoding.as_deref())?;
+        all.push((path, contents.put(bytes.into())?));
+    }
+    contents.finish()?;
+    Ok(all)
 }
 
 fn shown(order: &Order<'_>, repo: &Repo) -> Reply {
@@ -200,6 +231,53 @@ fn is_private(private: Option<bool>, visibility: Option<&str>) -> Result<Option<
             "{other:?} is none of public, private"
         ))),
     }
+}
+
+/// `POST /api/…/lfs-files/duplicate`: contents that commits to another repository will name.
+#[derive(Debug, Deserialize)]
+struct Copies {
+    target: CopyTarget,
+    files: Vec<CopyFile>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CopyTarget {
+    name: String,
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CopyFile {
+    sha256: String,
+}
+
+/// Files of one request; more are answered 413.
+const COPIES_MAX: usize = 1_000;
+
+pub(super) fn copy_files(order: &Order<'_>, repo: &Repo) -> Result<Reply, ApiError> {
+    let account = order.asker.caller()?.account;
+    let wanted: Copies = order.json()?;
+    if wanted.files.len() > COPIES_MAX {
+        return Err(ApiError::too_large(format!("More than {COPIES_MAX} files")));
+    }
+    let kind = kind_of(wanted.target.kind.as_deref())?;
+    let target = repo::named(order.gateway, order.asker, kind, &wanted.target.name)?;
+    order.asker.must(order.gateway, Access::Write, &target)?;
+    let mut contents = Vec::with_capacity(wanted.files.len());
+    for file in &wanted.files {
+        let sha256 = file.sha256.parse().map_err(|_| {
+            ApiError::bad_request(format!("{:?} is not 64 hex digits", file.sha256))
+        })?;
+        contents.push(sha256);
+    }
+    let missing = order.gateway.node().stage_from(&account, repo, &contents)?;
+    let failed = missing.iter().map(
+        |sha256| json!({ "sha256": sha256.to_hex(), "error": "This repository has no such file" }),
+    );
+    Ok(Reply::json(
+        &json!({ "failed": failed.collect::<Vec<_>>() }),
+    ))
 }
 
 /// Namespace and name, checked.

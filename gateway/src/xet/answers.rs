@@ -10,6 +10,7 @@ use axum::http::header::{CONTENT_RANGE, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use cairn_node::permission::Access;
 use cairn_node::xet::{Reconstruction, XetError, XorbRun};
 use cairn_protocol::xet::XetHash;
 use http_body::{Frame, SizeHint};
@@ -123,11 +124,10 @@ pub(super) async fn xorb(
 ) -> Result<Response, ApiError> {
     let node = gateway.node();
     let right = Right::open(node, Deed::XetRun, *file.as_bytes(), query, now_s())?;
-    if right.part != number || node.repos().by_id(&right.repository).is_none() {
-        return Err(ApiError::forbidden(
-            "This link is not valid, or its time is over",
-        ));
-    }
+    let repo = node.repos().by_id(&right.repository);
+    let repo = repo.filter(|_| right.part == number).ok_or_else(not_here)?;
+    let asker = right.holder(gateway, false)?;
+    asker.must(gateway, Access::Read, &repo)?;
     let range = range_of(parts)?;
     let run = gateway
         .blocking(move |gateway| gateway.node().run(&file, number)?.ok_or_else(not_here))

@@ -156,7 +156,7 @@ fn people(node: &Node) -> Vec<(Asker, String)> {
         let (namespace, name) = ("owner".parse().unwrap(), name.parse().unwrap());
         let kind = RepoKind::Model;
         let repo = node
-            .create_repository(&owner.id, &namespace, kind, name, is_private)
+            .create_repository(&owner.id, &namespace, kind, name, is_private, Vec::new())
             .unwrap();
         for (asker, access) in [
             (Asker::Reader, Access::Read),

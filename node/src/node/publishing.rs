@@ -6,6 +6,7 @@ use std::io::Read;
 
 use cairn_protocol::hash::{Blake3, Sha256};
 use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
+use cairn_protocol::path::RepoPath;
 
 use super::{Node, now_s};
 use crate::access;
@@ -27,6 +28,9 @@ pub enum UploadError {
     /// The bytes or the store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The repository could not be read.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
 }
 
 impl Node {
@@ -83,20 +87,13 @@ impl Node {
         kind: RepoKind,
         name: RepoName,
         is_private: bool,
+        files: Vec<(RepoPath, Stored)>,
     ) -> Result<Repo, PublishError> {
         let inner = &self.inner;
         let all = inner.repos.namespaces_of(namespace);
         let first = *all
             .first()
             .ok_or_else(|| PublishError::Elsewhere(namespace.to_string()))?;
-        // One name leads to one repository, whichever namespace it is in.
-        let taken = all.iter().any(|id| {
-            let repo = inner.repos.find_in(id, kind, &name);
-            repo.is_some()
-        });
-        if taken {
-            return Err(PublishError::Exists(format!("{namespace}/{name}")));
-        }
         let namespace = match (is_private, inner.accounts.by_namespace(&first)) {
             (false, _) => first,
             (true, Some(owner)) => accounts::private_namespace(inner, &owner)
@@ -112,6 +109,7 @@ impl Node {
             namespace,
             kind,
             name,
+            files,
         };
         let (id, _) = publish::create(inner, &self.publisher(account)?, &new)?;
         let gone =
@@ -152,12 +150,20 @@ impl Node {
             owner.namespace
         };
         let members = inner.accounts.members(&repo.id());
-        let id = publish::transplant(inner, &self.publisher(account)?, repo, namespace)?;
-        for (member, access) in members {
-            accounts::let_in(inner, id, &member, Some(access))
-                .map_err(|error| PublishError::Invalid(error.to_string()))?;
+        let publisher = self.publisher(account)?;
+        let id = publish::transplant(inner, &publisher, repo, namespace, |id| {
+            members.iter().try_for_each(|(member, access)| {
+                accounts::let_in(inner, *id, member, Some(*access))
+                    .map_err(|error| PublishError::Invalid(error.to_string()))
+            })
+        })?;
+        if is_private {
+            // What only it reached is nobody else's from now on.
+            inner.access.clear();
+            if let Some(network) = &inner.network {
+                network.follower.relate_anew();
+            }
         }
-        publish::delete(inner, &self.publisher(account)?, repo)?;
         let gone = || RepoError::NotFound(repo.shown_name().to_owned());
         Ok(inner.repos.get(&id).ok_or_else(gone)?)
     }
@@ -303,6 +309,35 @@ impl Node {
         Contents::new(&self.inner.store)
     }
 
+    /// Lets an account name contents of a repository, which it may read, in its commits elsewhere; returns those
+    /// that the repository does not have.
+    pub fn stage_from(
+        &self,
+        account: &AccountId,
+        repo: &Repo,
+        contents: &[Sha256],
+    ) -> Result<Vec<Sha256>, UploadError> {
+        let inner = &self.inner;
+        let mut missing = Vec::new();
+        for sha256 in contents {
+            let found = match inner.store.by_sha256(sha256)? {
+                Some(digests) if repo.has_content(&digests.blake3)? => digests,
+                _ => {
+                    missing.push(*sha256);
+                    continue;
+                }
+            };
+            if !inner.staging.has_room(account) {
+                return Err(UploadError::Full);
+            }
+            let xet = self.xet_of(&found.blake3)?;
+            inner
+                .staging
+                .add(&inner.journal, *account, &found, xet, now_s())?;
+        }
+        Ok(missing)
+    }
+
     /// The content with that SHA-256, if the account sent it, or may read a repository that has it: nobody
     /// gets at a content by its hash alone.
     pub fn uploaded(
@@ -326,10 +361,7 @@ impl Node {
             return Ok(None);
         };
         let reached = inner.access.is_public(&access::prefix(&digests.blake3))
-            || (self.may_read(who, repo)
-                && repo
-                    .find_content(|file| file.blake3 == Some(digests.blake3))?
-                    .is_some());
+            || (self.may_read(who, repo) && repo.has_content(&digests.blake3)?);
         if !reached {
             return Ok(None);
         }

@@ -18,8 +18,8 @@ use crate::store::{Batch, StoreError};
 
 /// The branch that new ones begin at, and whose card is the repository's.
 pub(super) const DEFAULT_REF: &str = "refs/heads/main";
-/// Changes that one head takes in; further ones need another head.
-pub(super) const CHANGES_MAX: usize = 64;
+/// Changes that one head takes in, so that it stays within its bytes; further ones need another head.
+pub(super) const CHANGES_MAX: usize = 16;
 
 /// A repository that is there, or is to be made.
 #[derive(Debug, Clone)]

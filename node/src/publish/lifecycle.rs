@@ -3,14 +3,14 @@
 use cairn_protocol::attributes::default_attributes;
 use cairn_protocol::card::Card;
 use cairn_protocol::hash::{Blake3, GitOid, NamespaceId, RepositoryId};
-use cairn_protocol::json::Object;
+use cairn_protocol::json::{Object, Value};
 use cairn_protocol::name::{RepoKind, RepoName};
 use cairn_protocol::path::RepoPath;
 use cairn_protocol::record::NamesTarget;
 use cairn_protocol::refs::{RefName, RefTarget};
 
 use super::commit::{Committed, NewHead, finish, message, stands};
-use super::home::{self, CHANGES_MAX, DEFAULT_REF, Move, Moves, Target, default_ref};
+use super::home::{self, CHANGES_MAX, Current, DEFAULT_REF, Move, Moves, Target, default_ref};
 use super::tree::{self, Edits, Stored};
 use super::{PublishError, Publisher, new_reference, turn};
 use crate::node::Inner;
@@ -18,11 +18,13 @@ use crate::repos::Repo;
 
 /// A setting of a head: the repository was deleted, and is not to be shown.
 pub(crate) const DELETED: &str = "deleted";
+/// A setting of a head: the id that the repository had before it was shown or hidden.
+const FROM: &str = "from";
 /// A setting of a head: the repository's name in the letters that its publisher gave it.
 pub(crate) const NAME: &str = "name";
 
 /// A repository that is to be made.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct NewRepository {
     /// Namespace that it is in.
     pub namespace: NamespaceId,
@@ -30,6 +32,8 @@ pub struct NewRepository {
     pub kind: RepoKind,
     /// Its name in the namespace.
     pub name: RepoName,
+    /// Files of its first commit, beside `.gitattributes`.
+    pub files: Vec<(RepoPath, Stored)>,
 }
 
 /// What becomes of a branch or tag.
@@ -39,6 +43,8 @@ pub enum RefMove {
     Make(String),
     /// It is made, or moved, to this revision.
     Force(String),
+    /// It is made, at a commit that has no files and no parents.
+    Empty,
     /// It goes.
     Delete,
 }
@@ -61,22 +67,15 @@ pub(crate) fn create(
     let path: RepoPath = ".gitattributes".parse()?;
     let mut edits = Edits::default();
     edits.put(&path, Stored::of(&digests, false));
+    for (path, stored) in &new.files {
+        edits.put(path, stored.clone());
+    }
     let root = tree::write(&node.store, node.repos.reader(), &mut batch, None, &edits)?;
 
     let _turn = turn(node);
     home::settle(node)?;
-    let mut current = home::current(node, &target)?;
-    let is_taken = node.repos.ledger(|ledger| {
-        let folded = target.name.folded();
-        ledger
-            .name(&target.namespace, target.kind, &folded)
-            .is_some()
-    });
-    // A crash may have kept the name of a deleted one from being released.
-    if is_taken && !current.settings().get(DELETED).is_some() {
-        return Err(PublishError::Exists(target.full_name()));
-    }
-    current = home::Current::default();
+    must_be_free(node, &target, None)?;
+    let current = home::Current::default();
     let head = NewHead {
         reference: default_ref(),
         root,
@@ -90,12 +89,43 @@ pub(crate) fn create(
         .ok_or_else(|| PublishError::Frozen(target.full_name()))
 }
 
+/// Refuses a name that another repository has, in this namespace or the other one of its account: on this node
+/// both go by one name. A name that only leads to another one is free, and so is that of a deleted one.
+fn must_be_free(
+    node: &Inner,
+    target: &Target,
+    but: Option<&RepositoryId>,
+) -> Result<(), PublishError> {
+    let account = node.accounts.by_namespace(&target.namespace);
+    let namespaces = match account {
+        Some(account) => [Some(account.namespace), account.private],
+        None => [Some(target.namespace), None],
+    };
+    for namespace in namespaces.into_iter().flatten() {
+        let found = node.repos.find_in(&namespace, target.kind, &target.name);
+        if found.is_some_and(|repo| but != Some(&repo.id())) {
+            return Err(PublishError::Exists(target.full_name()));
+        }
+    }
+    Ok(())
+}
+
 /// Deletes a repository: its refs go, its name is free, and its last head says that it is not to be shown.
 pub(crate) fn delete(node: &Inner, publisher: &Publisher, repo: &Repo) -> Result<(), PublishError> {
     let _lease = node.store.lease();
     let _turn = turn(node);
     home::settle(node)?;
-    let (target, mut current) = stands(node, repo)?;
+    let (target, current) = stands(node, repo)?;
+    remove(node, publisher, &target, current)
+}
+
+/// The caller holds the turn.
+fn remove(
+    node: &Inner,
+    publisher: &Publisher,
+    target: &Target,
+    mut current: Current,
+) -> Result<(), PublishError> {
     let refs: Vec<RefName> = current.refs.0.keys().cloned().collect();
     let mut parts = refs.chunks(CHANGES_MAX).peekable();
     while let Some(part) = parts.next() {
@@ -122,13 +152,15 @@ pub(crate) fn delete(node: &Inner, publisher: &Publisher, repo: &Repo) -> Result
     take(node, vec![released])
 }
 
-/// Makes a repository of another namespace what this one is: same name, same refs. What an earlier try left is
-/// completed.
+/// Moves a repository to the other namespace of its account: it is made there with the same name and refs, and
+/// deleted here, while nobody else publishes. What an earlier try left is completed; `on_made` is told the new
+/// id before the old one goes.
 pub(crate) fn transplant(
     node: &Inner,
     publisher: &Publisher,
     repo: &Repo,
     namespace: NamespaceId,
+    on_made: impl FnOnce(&RepositoryId) -> Result<(), PublishError>,
 ) -> Result<RepositoryId, PublishError> {
     let _lease = node.store.lease();
     let _turn = turn(node);
@@ -136,13 +168,18 @@ pub(crate) fn transplant(
     let (source, from) = stands(node, repo)?;
     let target = Target {
         namespace,
-        ..source
+        ..source.clone()
     };
     home::must_be_home(node, &target)?;
-    loop {
+    let id = loop {
         let mut current = home::current(node, &target)?;
-        if current.settings().get(DELETED).is_some() {
-            current = home::Current::default();
+        let settings = current.settings();
+        let is_ours =
+            matches!(settings.get(FROM), Some(Value::Text(id)) if *id == repo.id().to_hex());
+        if settings.get(DELETED).is_some() {
+            current = Current::default();
+        } else if current.repository.is_some() && !is_ours {
+            return Err(PublishError::Exists(target.full_name()));
         }
         let differs =
             |(name, new): &(&RefName, &RefTarget)| current.refs.0.get(*name) != Some(*new);
@@ -157,26 +194,46 @@ pub(crate) fn transplant(
                 new: Some(new.clone()),
             })
             .collect();
-        match current.repository {
-            Some(id) if moves.is_empty() => return Ok(id),
-            _ => {}
+        if let Some(id) = current.repository.filter(|_| moves.is_empty()) {
+            break id;
         }
         let mut settings = Object::new();
         settings.set(NAME, repo.name().as_str());
+        settings.set(FROM, repo.id().to_hex());
         let moves = Moves {
             moves,
             card: from.shown_card(),
             settings: Some(settings),
         };
-        home::sign(
-            node,
-            publisher,
-            &target,
-            &current,
-            moves,
-            node.store.batch(),
-        )?;
-    }
+        let batch = node.store.batch();
+        home::sign(node, publisher, &target, &current, moves, batch)?;
+    };
+    lead_on(node, &source, &target)?;
+    on_made(&id)?;
+    remove(node, publisher, &source, from)?;
+    Ok(id)
+}
+
+/// Names that led to a repository in one namespace lead to it in the other, too, where they are free.
+fn lead_on(node: &Inner, source: &Target, target: &Target) -> Result<(), PublishError> {
+    let folded = source.name.folded();
+    let names: Vec<RepoName> = node.repos.ledger(|ledger| {
+        let led = ledger.names(&source.namespace).filter(|(kind, name, to)| {
+            *kind == source.kind
+                && matches!(to, NamesTarget::Redirect(next) if *next == folded)
+                && ledger.name(&target.namespace, *kind, name).is_none()
+        });
+        led.map(|(_, name, _)| name.clone()).collect()
+    });
+    let redirect = |name: RepoName| {
+        let old = Target {
+            name,
+            ..target.clone()
+        };
+        home::rename(node, &old, Some(NamesTarget::Redirect(folded.clone())))
+    };
+    let records = names.into_iter().map(redirect).collect::<Result<_, _>>()?;
+    take(node, records)
 }
 
 /// Gives a repository another name in its namespace; the old one leads to it from now on.
@@ -196,15 +253,7 @@ pub(crate) fn rename(
     };
     let folded = new.name.folded();
     let same = folded == target.name.folded();
-    let leads = node
-        .repos
-        .ledger(|ledger| ledger.name(&new.namespace, new.kind, &folded).cloned());
-    // A name that only led here may be taken back.
-    let is_own =
-        matches!(&leads, Some(NamesTarget::Redirect(next)) if *next == target.name.folded());
-    if leads.is_some() && !same && !is_own {
-        return Err(PublishError::Exists(new.full_name()));
-    }
+    must_be_free(node, &new, Some(&repo.id()))?;
     if !same {
         let first = home::rename(node, &new, Some(NamesTarget::Repository(repo.id())))?;
         let second = home::rename(node, &target, Some(NamesTarget::Redirect(folded)))?;
@@ -245,8 +294,22 @@ pub(crate) fn move_ref(
             )));
         }
         RefMove::Delete => None,
-        RefMove::Make(_) if before.is_some() => {
+        RefMove::Make(_) | RefMove::Empty if before.is_some() => {
             return Err(PublishError::Exists(format!("Reference {reference}")));
+        }
+        RefMove::Empty => {
+            let mut batch = node.store.batch();
+            let (store, reader) = (&node.store, node.repos.reader());
+            let root = tree::write(store, reader, &mut batch, None, &Edits::default())?;
+            let head = NewHead {
+                reference,
+                root,
+                parents: Vec::new(),
+                message: "initial commit\n".to_owned(),
+                card: None,
+            };
+            finish(node, publisher, &target, &current, head, batch)?;
+            return Ok(());
         }
         RefMove::Make(revision) | RefMove::Force(revision) => {
             let now = node.repos.get(&repo.id()).unwrap_or_else(|| repo.clone());

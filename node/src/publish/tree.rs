@@ -68,7 +68,10 @@ struct Folder {
 #[derive(Debug)]
 enum File {
     Put(Stored),
+    /// It goes; it must be there.
     Removed,
+    /// It goes if it is there: it was put there before, by the same edits.
+    Dropped,
 }
 
 impl Edits {
@@ -81,7 +84,11 @@ impl Edits {
     /// The file that stands there goes.
     pub(super) fn remove(&mut self, path: &RepoPath) {
         let (folder, name) = self.place(path);
-        folder.files.insert(name.to_owned(), File::Removed);
+        let gone = match folder.files.get(name) {
+            Some(File::Put(_)) => File::Dropped,
+            _ => File::Removed,
+        };
+        folder.files.insert(name.to_owned(), gone);
     }
 
     /// The folder that stands there goes, with all below it.
@@ -169,7 +176,7 @@ impl Writer<'_> {
             let file = edits.files.get(name);
             let stays_file = match file {
                 Some(File::Put(_)) => true,
-                Some(File::Removed) => false,
+                Some(File::Removed | File::Dropped) => false,
                 None => old.is_some() && !is_folder,
             };
             if stays_file && written.is_some() {
@@ -204,7 +211,10 @@ impl Writer<'_> {
                 File::Removed if old.is_none() || is_folder => {
                     return Err(PublishError::Missing { path: here() });
                 }
-                File::Removed => {}
+                File::Dropped if is_folder && !edits.folders.contains_key(name) => {
+                    entries.extend(old.map(|entry| (*entry).clone()));
+                }
+                File::Removed | File::Dropped => {}
             }
         }
         let edited = |name: &[u8]| {

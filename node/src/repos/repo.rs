@@ -330,6 +330,12 @@ impl Repo {
         Ok(None)
     }
 
+    /// Whether a file that a ref leads to has that content.
+    pub fn has_content(&self, content: &Blake3) -> Result<bool, RepoError> {
+        let found = self.find_content(|file| file.blake3 == Some(*content))?;
+        Ok(found.is_some())
+    }
+
     /// Why the default branch's commit is invalid, where a file of it was fetched and found to be another
     /// than it says.
     pub fn invalid(&self) -> Result<Option<String>, RepoError> {

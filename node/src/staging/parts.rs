@@ -149,6 +149,10 @@ fn copy(path: &Path, length: u64, source: &mut dyn Read) -> Result<String, Store
             source,
         },
     };
+    // Left by a process that ended in between.
+    if path.exists() {
+        fs::remove_file(path).map_err(|error| fail("remove", error))?;
+    }
     let mut file = OpenOptions::new()
         .create_new(true)
         .write(true)

@@ -2,20 +2,17 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use cairn_node::Node;
 use cairn_node::permission::Who;
 use cairn_node::publish::{Contents, Edit, PublishError, Stored};
 use cairn_node::repos::{EntryKind, Repo};
 use cairn_protocol::hash::Sha256;
-use cairn_protocol::limits::REGULAR_BYTES_MAX;
 use cairn_protocol::path::RepoPath;
 use serde::Deserialize;
 
 use crate::error::ApiError;
-use crate::publish::parse;
+use crate::publish::{content_of, parse};
 
 /// Operations of one commit; more are answered 413.
 const OPERATIONS_MAX: usize = 100_000;
@@ -175,23 +172,7 @@ impl<'a> Assembly<'a> {
             return self.moved(&file.path, file.old_path.as_deref());
         };
         let path = checked(&file.path)?;
-        let bytes = match file.encoding.as_deref() {
-            None | Some("base64") => STANDARD.decode(content.as_bytes()).map_err(|_| {
-                ApiError::bad_request(format!("The content of {:?} is not base64", file.path))
-            })?,
-            Some("utf-8" | "utf8") => content.into_owned().into_bytes(),
-            Some(other) => {
-                return Err(ApiError::bad_request(format!(
-                    "{other:?} is none of base64, utf-8"
-                )));
-            }
-        };
-        if bytes.len() as u64 > REGULAR_BYTES_MAX {
-            return Err(ApiError::too_large(format!(
-                "{:?} is larger than {REGULAR_BYTES_MAX} bytes: send it as LFS",
-                file.path
-            )));
-        }
+        let bytes = content_of(&file.path, &content, file.encoding.as_deref())?;
         let stored = self.contents.put(Bytes::from(bytes))?;
         self.edits.push((path, Edit::Put(stored)));
         Ok(())

@@ -1,0 +1,315 @@
+"""What accounts publish on one node is exactly what another shows that follows it; what is private it never has."""
+
+import pytest
+
+from cairn import Cairn, Failed, wait_for
+from folders import MIB, assert_published, file_sha256, sample, write_file, write_random
+from hub import Account, Client, Hub, account, inline, lfs
+from two_nodes import CONNECT_SECONDS
+
+# Until the second node has followed: it hears of each change, and asks now and then what it has missed.
+FOLLOW_SECONDS = 60
+# Each kind of repository: its name in a tree's paths of the API, and what stands before its files' URLs.
+KINDS = {"model": ("models", ""), "dataset": ("datasets", "datasets/"), "space": ("spaces", "spaces/")}
+
+
+class Pair:
+    """A node that two accounts publish on, one with xet and one without, and a node that follows it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.source = Cairn(folder / "source")
+        self.sink = Cairn(folder / "sink", peers=[self.source])
+        self.source.up()
+        self.sink.up()
+        for node in (self.sink, self.source):
+            wait_for(lambda node=node: node.json("peers")["peers"], CONNECT_SECONDS, "a peer is there")
+        self.ada, self.bob = account(self.source, "ada"), account(self.source, "bob")
+        self.by_ada = self.client(self.ada, True)
+        self.by_bob = self.client(self.bob, False)
+        self.markers = 0
+
+    def client(self, who: Account, xet: bool) -> Client:
+        return Client(self.source.gateway.url, who, self.folder / f"home-{who.name}", xet)
+
+    def close(self):
+        """Ends everything."""
+        for ends in (self.by_ada.kill, self.by_bob.kill, self.sink.close, self.source.close):
+            ends()
+
+    def binary(self, name: str, rng, size: int):
+        """A local file of random bytes."""
+        path = self.folder / "files" / name
+        write_random(path, rng, size)
+        return str(path)
+
+    def abroad(self, repo: str) -> str:
+        """What another node calls a repository of an account."""
+        name, _, rest = repo.partition("/")
+        known = {who.name: who.namespace for who in (self.ada, self.bob)}
+        return f"{known.get(name, name)}/{rest}"
+
+    def shown(self, node: Cairn) -> dict:
+        """Where all refs of all repositories stand, as a node's gateway says: (kind, name) → refs."""
+        found = {}
+        for kind, (plural, _) in KINDS.items():
+            for repo in node.gateway.listed(plural):
+                refs = node.gateway.json(f"/api/{plural}/{repo}/refs")
+                found[kind, self.abroad(repo)] = {
+                    ref["ref"]: ref["targetCommit"] for ref in refs["branches"] + refs["tags"]
+                }
+        return found
+
+    def follows(self):
+        """Waits until both nodes show the same."""
+        try:
+            wait_for(lambda: self.shown(self.source) == self.shown(self.sink), FOLLOW_SECONDS, "it follows")
+        except AssertionError:
+            here, there = self.shown(self.source), self.shown(self.sink)
+            differs = {name for name in here | there if here.get(name) != there.get(name)}
+            raise AssertionError(
+                "the second node shows other refs: "
+                + "; ".join(f"{name}: {here.get(name)}, not {there.get(name)}" for name in differs)
+                + f"; its log: {self.sink.logged()}"
+            ) from None
+
+    def marks(self):
+        """Publishes something, and waits until the second node shows it: what was published before came before."""
+        self.markers += 1
+        made = self.by_bob.call("create_repo", repo_id=f"marker-{self.markers}")
+        assert made
+        commit = self.by_bob.commit(f"bob/marker-{self.markers}", ("text", "a.txt", f"{self.markers}"))
+        path = f"/api/models/{self.bob.namespace}/marker-{self.markers}/revision/{commit}"
+        wait_for(lambda: self.sink.gateway.get(path).status == 200, FOLLOW_SECONDS, f"{path} is shown")
+
+
+@pytest.fixture
+def pair(folder):
+    made = Pair(folder)
+    yield made
+    made.close()
+
+
+def files(gateway, repo: str, revision: str, kind: str) -> dict:
+    """What a tree lists, without what only its home knows."""
+    plural, _ = KINDS[kind]
+    return {
+        entry["path"]: (entry["type"], entry["oid"], entry["size"], entry.get("lfs", {}).get("oid"))
+        for entry in gateway.tree(repo, revision, plural)
+    }
+
+
+def assert_equal(pair: Pair):
+    """Both nodes show the same commits of the same refs, and the same bytes."""
+    here, there = pair.source.gateway, pair.sink.gateway
+    checked = 0
+    for (kind, repo), refs in pair.shown(pair.source).items():
+        plural, prefix = KINDS[kind]
+        revisions = set()
+        for reference in refs:
+            short = reference.removeprefix("refs/heads/").removeprefix("refs/tags/")
+            history = here.commits(repo, short, plural)
+            assert there.commits(repo, short, plural) == history, f"{short} of {repo}"
+            revisions |= set(history)
+        for revision in revisions:
+            listed = files(here, repo, revision, kind)
+            assert files(there, repo, revision, kind) == listed, f"{revision} of {repo}"
+            for path, (what, _, size, oid) in listed.items():
+                if what != "file":
+                    continue
+                got = there.file(repo, revision, path, prefix)
+                same = here.file(repo, revision, path, prefix)
+                assert (got.status, got.sha256, got.size) == (200, same.sha256, size), f"{path} of {repo}"
+                assert oid in (None, got.sha256)
+                checked += 1
+    return checked
+
+
+def test_a_second_node_shows_what_two_accounts_do(pair, folder, rng):
+    ada, bob, source = pair.by_ada, pair.by_bob, pair.source
+    hub = Hub(source.gateway, pair.ada)
+    one, data, two = "ada/one", "ada/data", "bob/two"
+    ada.call("create_repo", repo_id=one)
+    ada.call("create_repo", repo_id=data, repo_type="dataset")
+    bob.call("create_repo", repo_id=two)
+    source.json("admin", "grant", one, "bob", "write")
+    source.json("admin", "grant", two, "ada", "write")
+    # In turn, each with its own way of sending large files.
+    first = ada.commit(
+        one,
+        ("text", "README.md", "---\nlicense: mit\n---\n# One\n"),
+        ("add", "weights.safetensors", pair.binary("a", rng, 3 * MIB)),
+        ("text", "old/a.txt", "a"),
+        ("text", "old/b.txt", "b"),
+    )
+    for turn in range(3):
+        size = rng.randrange(70_000, 2 * MIB)
+        bob.commit(one, ("add", f"bob-{turn}.bin", pair.binary(f"b{turn}", rng, size)))
+        ada.commit(one, ("add", f"ada-{turn}.bin", pair.binary(f"c{turn}", rng, size)))
+        bob.commit(two, ("text", "notes.txt", f"{turn}"), ("add", "w.bin", pair.binary("d", rng, size)))
+        ada.commit(two, ("text", "notes.txt", f"{turn} and ada"))
+        ada.commit(data, ("add", f"rows-{turn}.parquet", pair.binary("e", rng, size)), kind="dataset")
+    # By plain HTTP, too.
+    raw = folder / "raw.bin"
+    write_random(raw, rng, 200_000)
+    hub.upload(one, raw)
+    hub.commit(one, [lfs("raw.bin", raw), inline("raw.txt", b"raw")])
+    # The operator pushes to a branch of an account's, over its default branch, and what is its own.
+    tree = sample(folder / "tree", rng, large=(2 * MIB,), small=3)
+    source.push(tree, one, "--ref", "pushed")
+    source.push(tree, two)
+    source.push(tree, "own")
+    ada.call("create_tag", repo_id=one, tag="v1")
+    ada.call("create_tag", repo_id=one, tag="v0", revision=first)
+    pair.follows()
+    # What was there changes and goes.
+    bob.commit(one, ("delete", "bob-0.bin"), ("delete", "old/"), ("text", "README.md", "# Later\n"))
+    ada.call("create_branch", repo_id=one, branch="dev/two", revision="v0")
+    ada.call("create_branch", repo_id=one, branch="gone")
+    ada.commit(one, ("text", "dev.txt", "dev"), revision="dev/two")
+    ada.call("move_repo", from_id=data, to_id="ada/renamed", repo_type="dataset")
+    ada.commit("ada/renamed", ("text", "after.txt", "renamed"), kind="dataset")
+    bob.call("super_squash_history", repo_id=two, commit_message="All in one")
+    bob.commit(two, ("text", "after.txt", "squashed"))
+    ada.call("delete_branch", repo_id=one, branch="gone")
+    ada.call("delete_tag", repo_id=one, tag="v1")
+    ada.call("create_tag", repo_id=one, tag="v2")
+    # An earlier revision comes back: as files of a new commit, and as where the branch stands.
+    ada.commit(
+        one,
+        ("copy", "weights.safetensors", "weights.safetensors", first),
+        ("copy", "restored/a.txt", "old/a.txt", first),
+    )
+    back = {"startingPoint": first, "overwrite": True}
+    hub.json("POST", f"/api/models/{one}/branch/dev%2Ftwo", back)
+    ada.call("create_repo", repo_id="ada/passing")
+    ada.call("delete_repo", repo_id="ada/passing")
+    assert hub.json("GET", f"/api/models/{one}/revision/dev%2Ftwo")["sha"] == first
+    pair.follows()
+    checked = assert_equal(pair)
+    print(f"{checked} files of all commits are equal")
+    shown = pair.shown(pair.sink)
+    assert ("dataset", f"{pair.ada.namespace}/renamed") in shown, shown
+    assert ("dataset", f"{pair.ada.namespace}/data") not in shown, shown
+    old = pair.sink.gateway.get(f"/api/datasets/{pair.ada.namespace}/data")
+    assert old.status == 307 and old.headers["Location"].endswith("/renamed"), old.status
+    for kind, repo in shown:
+        pair.sink.json("pull", f"{KINDS[kind][1]}{repo}")
+    for node in (pair.sink, pair.source):
+        verified = node.run("verify", "--json")
+        assert verified.returncode == 0, f"{verified.stdout}{verified.stderr}"
+
+
+def without(text: str, name: str) -> str:
+    """What is said of a repository, whatever its name."""
+    return text.replace(name, "NAME")
+
+
+def assert_hidden(pair: Pair, name: str, secrets, revisions=()):
+    """The second node shows nothing of a repository, has nothing of it, and speaks as of one that never was."""
+    sink, gateway = pair.sink, pair.sink.gateway
+    assert name not in sink.run("ls").stdout and name not in sink.run("ls", "--json").stdout
+    namespace = pair.ada.namespace
+    for plural, prefix in KINDS.values():
+        assert not [repo for repo in gateway.listed(plural) if name in repo]
+        for path in (
+            "/api/{plural}/{repo}",
+            "/api/{plural}/{repo}/revision/main",
+            "/api/{plural}/{repo}/tree/main",
+            "/api/{plural}/{repo}/commits/main",
+            "/api/{plural}/{repo}/refs",
+            "/{prefix}{repo}/resolve/main/a.txt",
+            *(f"/{{prefix}}{{repo}}/resolve/{revision}/a.txt" for revision in revisions),
+        ):
+            answers = []
+            for asked in (name, "never-was"):
+                repo = f"{namespace}/{asked}"
+                answer = gateway.get(path.format(plural=plural, prefix=prefix, repo=repo))
+                code = answer.headers["X-Error-Code"]
+                answers.append((answer.status, code, without(answer.body.decode(), asked)))
+            assert answers[0] == answers[1], path
+            assert answers[0][1] == "RepoNotFound", answers
+    for of in (namespace, "ada", "local"):
+        for revision in ("", "@main", *(f"@{revision}" for revision in revisions)):
+            told = []
+            for asked in (name, "never-was"):
+                done = sink.run("pull", f"{of}/{asked}{revision}", "--peer", pair.source.address)
+                told.append((done.returncode, done.stdout, without(done.stderr, asked)))
+            assert told[0] == told[1] and told[0][0] != 0, told
+    for path in sink.data.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            found = [secret for secret in (name, *secrets) if secret.encode() in content]
+            assert not found, f"{path} has {found}"
+
+
+def test_a_private_repository_is_never_on_a_second_node(pair, folder, rng):
+    ada = pair.by_ada
+    name = "hidden-name"
+    repo = f"ada/{name}"
+    words = [f"secret-{rng.getrandbits(64):x}" for _ in range(3)]
+    ada.call("create_repo", repo_id=repo, private=True)
+    # Large, small, and in what the repository says of itself.
+    large = folder / "large.bin"
+    write_file(large, words[0].encode() + rng.randbytes(MIB))
+    first = ada.commit(
+        repo,
+        ("add", "large.bin", str(large)),
+        ("text", "a.txt", words[1]),
+        ("text", "README.md", f"---\nlicense: mit\n---\n# {words[2]}\n"),
+    )
+    pair.marks()
+    assert_hidden(pair, name, words, [first])
+    ada.call("create_tag", repo_id=repo, tag=f"tag-{words[1]}")
+    second = ada.commit(repo, ("text", "a.txt", f"{words[1]} again"), ("delete", "README.md"))
+    ada.call("super_squash_history", repo_id=repo, branch="main")
+    pair.marks()
+    assert_hidden(pair, name, words, [first, second])
+
+    # Shown to everybody.
+    ada.call("update_repo_settings", repo_id=repo, private=False)
+    pair.follows()
+    assert ("model", f"{pair.ada.namespace}/{name}") in pair.shown(pair.sink)
+    assert_equal(pair)
+    pulled = pair.sink.json("pull", f"{pair.ada.namespace}/{name}", "--to", str(folder / "pulled"))
+    assert pulled and file_sha256(folder / "pulled/large.bin") == file_sha256(large)
+    public = Hub(pair.source.gateway, pair.ada).head(repo)
+
+    # Hidden again: what comes from now on stays here.
+    ada.call("update_repo_settings", repo_id=repo, private=True)
+    later = f"secret-{rng.getrandbits(64):x}"
+    write_file(large, later.encode() + rng.randbytes(MIB))
+    third = ada.commit(repo, ("add", "later.bin", str(large)), ("text", "later.txt", later))
+    assert third != public
+    pair.marks()
+    gateway, abroad = pair.sink.gateway, f"{pair.ada.namespace}/{name}"
+    answer = gateway.get(f"/api/models/{abroad}/revision/{third}")
+    assert answer.status in (401, 404), answer.status
+    head = gateway.get(f"/api/models/{abroad}")
+    assert head.status in (401, 404) or head.json()["sha"] == public
+    for path in ("later.bin", "later.txt"):
+        for revision in (third, "main"):
+            assert gateway.file(abroad, revision, path).status in (401, 404), f"{path} at {revision}"
+    with pytest.raises(Failed):
+        pair.sink.json("pull", f"{abroad}@{third}", "--peer", pair.source.address)
+    for path in pair.sink.data.rglob("*"):
+        if path.is_file():
+            assert later.encode() not in path.read_bytes(), path
+    # Who has no account sees none of it on the first node either.
+    assert pair.source.gateway.absent(repo)
+
+    ada.call("update_repo_settings", repo_id=repo, private=False)
+    pair.follows()
+    assert pair.sink.gateway.commits(abroad)[0] == third
+    assert_published(
+        pair.sink.gateway,
+        abroad,
+        third,
+        {"later.bin": file_sha256(large)}
+        | {
+            path: pair.source.gateway.file(repo, third, path).sha256
+            for path in ("a.txt", "large.bin", "later.txt")
+        },
+    )
+    verified = pair.sink.run("verify", "--json")
+    assert verified.returncode == 0, f"{verified.stdout}{verified.stderr}"
