@@ -73,7 +73,7 @@ impl Service {
     pub(crate) async fn start(
         config: cairn_node::Config,
         address: SocketAddr,
-        public_url: Option<String>,
+        gateway: cairn_gateway::Config,
     ) -> Result<Self, Failure> {
         raise_open_files();
         let data = config.data.clone();
@@ -88,7 +88,12 @@ impl Service {
             .local_addr()
             .context("read the gateway's address")?;
         let gateway_url = format!("http://{}", reachable(bound));
-        node.set_gateway_url(gateway_url.clone());
+        let has_tls = gateway
+            .public_url
+            .as_ref()
+            .is_some_and(|url| url.starts_with("https://"));
+        let is_exposed = !bound.ip().is_loopback() && !has_tls;
+        node.set_gateway(gateway_url.clone(), is_exposed);
         let control = socket::Server::bind(&data)?;
 
         let stop = CancellationToken::new();
@@ -96,9 +101,8 @@ impl Service {
         let gateway = Gateway::new(
             node.clone(),
             cairn_gateway::Config {
-                public_url,
                 drain_timeout: DRAIN_TIMEOUT,
-                ..cairn_gateway::Config::default()
+                ..gateway
             },
         );
         let token = stop.clone();
@@ -114,8 +118,8 @@ impl Service {
             ("control socket", Ok(()))
         });
         tracing::info!(gateway = %gateway_url, data = %data.display(), peer = node.peer_id(), "node is up");
-        if !bound.ip().is_loopback() {
-            tracing::warn!(%bound, "the gateway answers other machines: they can read all that this node holds");
+        if is_exposed {
+            tracing::warn!(%bound, "the gateway answers other machines over plain HTTP: whoever can listen in reads tokens and private files; put a proxy with TLS before it, and name its https:// URL as `public_url`");
         }
         Ok(Self {
             node,

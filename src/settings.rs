@@ -55,6 +55,7 @@ pub(crate) struct Values {
     pub(crate) upload_rate: Option<u64>,
     #[serde(default, deserialize_with = "quantity::optional")]
     pub(crate) download_rate: Option<u64>,
+    pub(crate) xet_downloads: bool,
     pub(crate) namespace_alias: String,
     pub(crate) author_name: Option<String>,
     pub(crate) author_email: Option<String>,
@@ -66,7 +67,7 @@ pub(crate) struct Values {
 
 impl Values {
     /// Names of all settings.
-    pub(crate) const NAMES: [&'static str; 15] = [
+    pub(crate) const NAMES: [&'static str; 16] = [
         "gateway",
         "public_url",
         "listen",
@@ -75,6 +76,7 @@ impl Values {
         "cache_size",
         "upload_rate",
         "download_rate",
+        "xet_downloads",
         "namespace_alias",
         "author_name",
         "author_email",
@@ -97,6 +99,7 @@ impl Default for Values {
             cache_size: None,
             upload_rate: None,
             download_rate: None,
+            xet_downloads: true,
             namespace_alias: node.namespace_alias,
             author_name: node.author_name,
             author_email: node.author_email,

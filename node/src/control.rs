@@ -268,6 +268,7 @@ fn status(all: &Node) -> Value {
         "transfers": all.transfers(),
         "cache": cache.map_err(|error| tracing::warn!(%error, "the cache can't be looked at")).ok(),
         "gateway_url": url,
+        "plain_http": node.is_exposed.load(std::sync::atomic::Ordering::Relaxed),
         "namespace": NamespaceName::Hash(node.namespace).to_string(),
         "namespace_alias": node.config.namespace_alias,
         "data": node.folder.path(),

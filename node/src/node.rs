@@ -112,6 +112,8 @@ pub(crate) struct Inner {
     /// A head whose seq is spent in the journal, and that is not in the log yet.
     pub(crate) unsettled: Unsettled,
     pub(crate) gateway_url: Mutex<Option<String>>,
+    /// Whether tokens travel over plain HTTP beyond this machine.
+    pub(crate) is_exposed: std::sync::atomic::AtomicBool,
     pub(crate) started: Instant,
     namespace_name: String,
     /// Last, so that the lock outlives everything that writes.
@@ -217,6 +219,7 @@ impl Node {
             publishing: Mutex::new(()),
             unsettled,
             gateway_url: Mutex::new(None),
+            is_exposed: false.into(),
             started: Instant::now(),
             namespace_name: NamespaceName::Hash(namespace).to_string(),
             folder,
@@ -332,13 +335,17 @@ impl Node {
         network.fetcher.fetch_all_blocking(wanted, progress)
     }
 
-    /// Tells the node where its gateway answers, for `status`.
-    pub fn set_gateway_url(&self, url: String) {
+    /// Tells the node where its gateway answers, and whether other machines reach it over plain HTTP: for
+    /// `status`.
+    pub fn set_gateway(&self, url: String, is_exposed: bool) {
         *self
             .inner
             .gateway_url
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(url);
+        self.inner
+            .is_exposed
+            .store(is_exposed, std::sync::atomic::Ordering::Relaxed);
     }
 }
 

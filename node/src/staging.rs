@@ -13,7 +13,7 @@ use cairn_protocol::hash::{Blake3, Sha256};
 use cairn_protocol::xet::XetHash;
 use parking_lot::RwLock;
 
-pub(crate) use self::parts::Parts;
+pub(crate) use self::parts::{Part, Parts, make_durably};
 
 use crate::accounts::AccountId;
 use crate::journal::{Entry, Journal};

@@ -453,6 +453,24 @@ impl Store {
         Ok(digests)
     }
 
+    /// Makes a file of this folder's file system, that nobody writes to, stored content: it is read once, and moved
+    /// if its digests are as they should be; durable on return. It stays where content of that hash is stored
+    /// already.
+    pub(crate) fn adopt(
+        &self,
+        path: &Path,
+        size: u64,
+        agrees: &dyn Fn(&Digests) -> bool,
+    ) -> Result<Digests, StoreError> {
+        if size < FLAT_BYTES_MIN {
+            let mut file = File::open(path).map_err(StoreError::Source)?;
+            return self.import_if(&mut file, size, false, agrees, &mut |_| {});
+        }
+        let _lease = self.lease();
+        let inner = &self.inner;
+        inner.flats.adopt(&inner.log, path, size, agrees)
+    }
+
     /// Opens content for reading; [`StoreError::Absent`] and [`StoreError::Damaged`] are answers.
     ///
     /// A flat file that may have changed since it was last verified is read in full first.

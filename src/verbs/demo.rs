@@ -108,7 +108,8 @@ async fn start(data: &Path, peers: Vec<String>) -> Result<Service, Failure> {
         cache_bytes: Some(CACHE_BYTES),
         ..Config::new(data)
     };
-    Service::start(config, ([127, 0, 0, 1], 0).into(), None).await
+    let gateway = cairn_gateway::Config::default();
+    Service::start(config, ([127, 0, 0, 1], 0).into(), gateway).await
 }
 
 async fn push(service: &Service, dir: PathBuf) -> Result<Value, Failure> {

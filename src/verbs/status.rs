@@ -57,6 +57,11 @@ fn render(value: &Value) -> String {
     if output::flag(value, "running") {
         rows.splice(3..3, network(value));
     }
+    if output::flag(value, "plain_http") {
+        let warning =
+            "tokens travel over plain HTTP: put a proxy with TLS before it (see `public_url`)";
+        rows.insert(2, ("warning", warning.to_owned()));
+    }
     if value["cache"].is_object() {
         let at = rows.len() - 1;
         rows.insert(at, ("cache", cache(&value["cache"])));

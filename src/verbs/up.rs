@@ -19,7 +19,12 @@ async fn serve(session: &Session) -> Result<(), Failure> {
     let public_url = settings.values.public_url.clone();
     let gateway = settings.values.gateway;
     let signals = Signals::bind()?;
-    let service = Service::start(settings.networked(), gateway, public_url.clone()).await?;
+    let config = cairn_gateway::Config {
+        public_url: public_url.clone(),
+        xet_downloads: settings.values.xet_downloads,
+        ..cairn_gateway::Config::default()
+    };
+    let service = Service::start(settings.networked(), gateway, config).await?;
     let first = service
         .node
         .begin_accounts()

@@ -8,9 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-from cairn import Cairn
+from cairn import Cairn, status_bytes
 from measure import GB, GIB, MIB, Missing, check, cpu_seconds, fill, median, settle, sized, spread
-from memory import status_bytes
+
 from peers import Nginx
 
 # Uploads a folder with the hub's own client, and says what of it the client spent on hashing.

@@ -1,4 +1,6 @@
-"""What accounts publish on one node is exactly what another shows that follows it; what is private it never has."""
+"""What accounts publish on one node is what another shows that follows it; what is private it never has."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -63,7 +65,8 @@ class Pair:
     def follows(self):
         """Waits until both nodes show the same."""
         try:
-            wait_for(lambda: self.shown(self.source) == self.shown(self.sink), FOLLOW_SECONDS, "it follows")
+            is_same = lambda: self.shown(self.source) == self.shown(self.sink)  # noqa: E731
+            wait_for(is_same, FOLLOW_SECONDS, "it follows")
         except AssertionError:
             here, there = self.shown(self.source), self.shown(self.sink)
             differs = {name for name in here | there if here.get(name) != there.get(name)}
@@ -74,12 +77,12 @@ class Pair:
             ) from None
 
     def marks(self):
-        """Publishes something, and waits until the second node shows it: what was published before came before."""
+        """Publishes something more, and waits until the second node shows that."""
         self.markers += 1
-        made = self.by_bob.call("create_repo", repo_id=f"marker-{self.markers}")
-        assert made
-        commit = self.by_bob.commit(f"bob/marker-{self.markers}", ("text", "a.txt", f"{self.markers}"))
-        path = f"/api/models/{self.bob.namespace}/marker-{self.markers}/revision/{commit}"
+        name = f"marker-{self.markers}"
+        self.by_bob.call("create_repo", repo_id=f"bob/{name}")
+        commit = self.by_bob.commit(f"bob/{name}", ("text", "a.txt", name))
+        path = f"/api/models/{self.bob.namespace}/{name}/revision/{commit}"
         wait_for(lambda: self.sink.gateway.get(path).status == 200, FOLLOW_SECONDS, f"{path} is shown")
 
 
@@ -182,8 +185,6 @@ def test_a_second_node_shows_what_two_accounts_do(pair, folder, rng):
     )
     back = {"startingPoint": first, "overwrite": True}
     hub.json("POST", f"/api/models/{one}/branch/dev%2Ftwo", back)
-    ada.call("create_repo", repo_id="ada/passing")
-    ada.call("delete_repo", repo_id="ada/passing")
     assert hub.json("GET", f"/api/models/{one}/revision/dev%2Ftwo")["sha"] == first
     pair.follows()
     checked = assert_equal(pair)
@@ -206,7 +207,7 @@ def without(text: str, name: str) -> str:
 
 
 def assert_hidden(pair: Pair, name: str, secrets, revisions=()):
-    """The second node shows nothing of a repository, has nothing of it, and speaks as of one that never was."""
+    """The second node has nothing of a repository, and speaks of it as of one that never was."""
     sink, gateway = pair.sink, pair.sink.gateway
     assert name not in sink.run("ls").stdout and name not in sink.run("ls", "--json").stdout
     namespace = pair.ada.namespace
@@ -229,18 +230,34 @@ def assert_hidden(pair: Pair, name: str, secrets, revisions=()):
                 answers.append((answer.status, code, without(answer.body.decode(), asked)))
             assert answers[0] == answers[1], path
             assert answers[0][1] == "RepoNotFound", answers
-    for of in (namespace, "ada", "local"):
-        for revision in ("", "@main", *(f"@{revision}" for revision in revisions)):
-            told = []
-            for asked in (name, "never-was"):
-                done = sink.run("pull", f"{of}/{asked}{revision}", "--peer", pair.source.address)
-                told.append((done.returncode, done.stdout, without(done.stderr, asked)))
-            assert told[0] == told[1] and told[0][0] != 0, told
     for path in sink.data.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
             found = [secret for secret in (name, *secrets) if secret.encode() in content]
             assert not found, f"{path} has {found}"
+
+
+def assert_not_pulled(pair: Pair, name: str, revisions):
+    """`cairn pull` says of a repository what it says of one that never was, by every name it could have."""
+    wanted = [
+        (of, revision)
+        for of in (pair.ada.namespace, "ada")
+        for revision in ("", "@main", *(f"@{revision}" for revision in revisions))
+    ]
+
+    def told(of, revision, asked):
+        # Peers are asked for a while before it says so.
+        done = pair.sink.run("pull", f"{of}/{asked}{revision}", "--peer", pair.source.address)
+        return done.returncode, done.stdout, without(done.stderr, asked)
+
+    with ThreadPoolExecutor(2 * len(wanted)) as pool:
+        hidden, never = (
+            [pool.submit(told, of, revision, asked) for of, revision in wanted]
+            for asked in (name, "never-was")
+        )
+    for (of, revision), first, second in zip(wanted, hidden, never, strict=True):
+        assert first.result() == second.result(), f"{of}/{name}{revision}"
+        assert first.result()[0] == 1, first.result()
 
 
 def test_a_private_repository_is_never_on_a_second_node(pair, folder, rng):
@@ -265,6 +282,8 @@ def test_a_private_repository_is_never_on_a_second_node(pair, folder, rng):
     ada.call("super_squash_history", repo_id=repo, branch="main")
     pair.marks()
     assert_hidden(pair, name, words, [first, second])
+    assert_not_pulled(pair, name, [first, second])
+    assert_hidden(pair, name, words)
 
     # Shown to everybody.
     ada.call("update_repo_settings", repo_id=repo, private=False)
@@ -289,7 +308,8 @@ def test_a_private_repository_is_never_on_a_second_node(pair, folder, rng):
     assert head.status in (401, 404) or head.json()["sha"] == public
     for path in ("later.bin", "later.txt"):
         for revision in (third, "main"):
-            assert gateway.file(abroad, revision, path).status in (401, 404), f"{path} at {revision}"
+            got = gateway.file(abroad, revision, path)
+            assert got.status in (401, 404), f"{path} at {revision}"
     with pytest.raises(Failed):
         pair.sink.json("pull", f"{abroad}@{third}", "--peer", pair.source.address)
     for path in pair.sink.data.rglob("*"):
@@ -299,8 +319,9 @@ def test_a_private_repository_is_never_on_a_second_node(pair, folder, rng):
     assert pair.source.gateway.absent(repo)
 
     ada.call("update_repo_settings", repo_id=repo, private=False)
-    pair.follows()
-    assert pair.sink.gateway.commits(abroad)[0] == third
+    path = f"/api/models/{abroad}/revision/{third}"
+    wait_for(lambda: gateway.get(path).status == 200, FOLLOW_SECONDS, "it is shown again")
+    assert gateway.commits(abroad) == pair.source.gateway.commits(repo)
     assert_published(
         pair.sink.gateway,
         abroad,
@@ -313,3 +334,41 @@ def test_a_private_repository_is_never_on_a_second_node(pair, folder, rng):
     )
     verified = pair.sink.run("verify", "--json")
     assert verified.returncode == 0, f"{verified.stdout}{verified.stderr}"
+
+
+def test_what_is_deleted_or_hidden_goes_from_the_second_node(pair):
+    ada = pair.by_ada
+    gateway, namespace = pair.sink.gateway, pair.ada.namespace
+    names = ("deleted", "hidden", "stays")
+    for name in names:
+        ada.call("create_repo", repo_id=f"ada/{name}")
+        ada.commit(f"ada/{name}", ("text", "a.txt", name))
+    pair.follows()
+    ada.call("delete_repo", repo_id="ada/deleted")
+    ada.call("update_repo_settings", repo_id="ada/hidden", private=True)
+    pair.marks()
+    for name in ("deleted", "hidden"):
+        repo = f"{namespace}/{name}"
+        wait_for(lambda repo=repo: gateway.absent(repo), FOLLOW_SECONDS, f"{name} goes")
+    kept = [f"{namespace}/stays", f"{pair.bob.namespace}/marker-1"]
+    assert sorted(pair.abroad(repo) for repo in pair.source.gateway.listed()) == sorted(kept)
+    assert sorted(gateway.listed()) == sorted(kept)
+    assert sorted(shown["repo"] for shown in pair.sink.json("ls")["repositories"]) == sorted(kept)
+
+
+def test_the_name_of_what_is_deleted_can_be_taken_again(pair):
+    ada, gateway = pair.by_ada, pair.sink.gateway
+    repo = f"{pair.ada.namespace}/again"
+    for number in range(3):
+        ada.call("create_repo", repo_id="ada/again")
+        commit = ada.commit("ada/again", ("text", f"{number}.txt", f"{number}"))
+        path = f"/api/models/{repo}/revision/{commit}"
+        wait_for(lambda path=path: gateway.get(path).status == 200, FOLLOW_SECONDS, f"{path} is shown")
+        shown = files(gateway, repo, "main", "model")
+        assert set(shown) == {".gitattributes", f"{number}.txt"}
+        assert gateway.commits(repo) == pair.source.gateway.commits("ada/again")
+        ada.call("delete_repo", repo_id="ada/again")
+        wait_for(lambda: gateway.absent(repo), FOLLOW_SECONDS, "it goes")
+    for node in (pair.sink, pair.source):
+        verified = node.run("verify", "--json")
+        assert verified.returncode == 0, f"{verified.stdout}{verified.stderr}"

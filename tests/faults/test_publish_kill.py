@@ -40,7 +40,6 @@ class Writer:
         # The change that was not acknowledged yet.
         self.pending = None
         self.is_committing = threading.Event()
-        self.is_cut = False
         # What ended the last run.
         self.ended = None
 
@@ -51,6 +50,9 @@ class Writer:
     def publish(self, change: dict) -> str:
         """Uploads and commits a change; calls `commits` before it asks for the commit."""
         raise NotImplementedError
+
+    def prepare(self):
+        """Does whatever is no part of a change."""
 
     def commits(self):
         """From here on the commit may be made, whatever the answer."""
@@ -72,7 +74,6 @@ class Writer:
 
     def run(self):
         """Makes changes until the node is killed."""
-        self.is_cut = False
         try:
             while True:
                 self.round()
@@ -83,7 +84,7 @@ class Writer:
         """Ends what waits for the node in vain."""
 
     def check(self, gateway, whole: bool):
-        """Every acknowledged commit is in the history, in order; each other one is whole, and was asked for."""
+        """Every acknowledged commit is in the history, in order; any other one is whole, and was sent."""
         initial, *history = reversed(gateway.commits(self.repo))
         acknowledged = dict(self.acknowledged)
         found = [commit for commit in history if commit in acknowledged]
@@ -131,7 +132,7 @@ class Inline(Writer):
 class Lfs(Writer):
     """Sends large files in one piece each, and a small one in the commit."""
 
-    sizes = (16 * MIB, 3 * MIB, 70_000)
+    sizes = (8 * MIB, MIB, 70_000)
 
     def change(self):
         made = {}
@@ -175,7 +176,7 @@ class Multipart(Lfs):
 class Xet(Lfs):
     """Sends the same as xorbs and shards, with the hub's client."""
 
-    sizes = (24 * MIB, 6 * MIB, 70_000)
+    sizes = (40 * MIB, 6 * MIB, 70_000)
     client = None
 
     def change(self):
@@ -188,13 +189,15 @@ class Xet(Lfs):
                 file.write(self.rng.randbytes(size // 2))
         return made
 
+    def prepare(self):
+        # Whatever it keeps of what it has sent, it has not.
+        home = self.folder / f"home-{self.rng.getrandbits(32):x}"
+        self.client = Client(self.hub.gateway.url, self.hub.who, home)
+        assert self.client.call("repo_exists", repo_id=self.repo) == "True"
+
     def publish(self, change):
-        if self.client is None:
-            home = self.folder / f"home-{self.rng.getrandbits(32):x}"
-            self.client = Client(self.hub.gateway.url, self.hub.who, home)
         client = self.client
-        if self.is_cut or client is None:
-            self.cut_off()
+        if client is None:
             raise ConnectionError("cut off before it began")
         # It uploads and commits in one call, which says nothing in between.
         self.commits()
@@ -206,7 +209,6 @@ class Xet(Lfs):
         return answer["result"]
 
     def cut_off(self):
-        self.is_cut = True
         client, self.client = self.client, None
         if client is not None:
             client.kill()
@@ -231,25 +233,35 @@ class Flow:
         """Seconds that each team takes for a change, undisturbed."""
         seconds = []
         for team in self.teams:
+            for writer in team:
+                writer.prepare()
             begin = time.monotonic()
             for writer in team:
                 writer.round()
             seconds.append(time.monotonic() - begin)
+            for writer in team:
+                writer.cut_off()
         return seconds
 
-    def kill(self, number: int, seconds: list):
-        """Lets a team publish, and kills the node meanwhile; every third time while the slow one commits."""
-        team, span = self.teams[number % 2], seconds[number % 2]
+    def kill(self, number: int, seconds: list, every: int):
+        """Lets a team publish, and kills the node meanwhile; every third time while the slow one commits.
+
+        Each `every`-th time there is a file in parts among it, which takes a lot of the disk.
+        """
+        chosen = number % every == 1
+        team, span = self.teams[chosen], seconds[chosen]
         for writer in team:
+            writer.prepare()
             writer.is_committing.clear()
         threads = [threading.Thread(target=writer.run) for writer in team]
         for thread in threads:
             thread.start()
-        slow, instant = team[-1], self.rng.uniform(0.02, 1) * span
+        # By itself each was faster than all are together.
+        slow, instant = team[-1], self.rng.uniform(0.02, 1.5) * span
         is_late = number % 3 == 2
         if is_late and slow.is_committing.wait(30):
             # The commit itself takes a moment only, but for what the hub's client does before it.
-            instant = self.rng.uniform(0, span if isinstance(slow, Xet) else 0.1)
+            instant = self.rng.uniform(0, 1.5 * span if isinstance(slow, Xet) else 0.1)
         threads[0].join(instant)
         too_early = [writer for writer, thread in zip(team, threads, strict=True) if not thread.is_alive()]
         self.node.kill()
@@ -273,10 +285,11 @@ class Flow:
             writer.check(gateway, whole=False)
         for writer in self.writers:
             if writer.pending is not None:
-                writer.is_cut = False
+                writer.prepare()
                 writer.round()
                 newest, files = writer.acknowledged[-1]
-                assert writer.check(gateway, whole=False)[-1] == newest, "the repeated commit is not the head"
+                history = writer.check(gateway, whole=False)
+                assert history[-1] == newest, "the repeated commit is not the head"
                 assert_published(gateway, writer.repo, "main", files)
             writer.cut_off()
 
@@ -310,7 +323,7 @@ def test_kills_of_the_node_that_is_published_to(flow, cairn, long):
     print("a change of each team takes " + ", ".join(f"{span:.2f} s" for span in seconds))
     count = 50 if long else 6
     for number in range(count):
-        flow.kill(number, seconds)
+        flow.kill(number, seconds, 5 if long else 2)
         flow.restart()
     flow.end()
     left = [path for path in cairn.data.rglob("*.tmp") if path.is_file()]

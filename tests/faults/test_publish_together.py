@@ -196,6 +196,28 @@ def test_the_same_file_sent_by_eight_at_once_is_kept_once(cairn, folder, rng):
     assert taken < size * 1.1, f"{taken} bytes of the disk for a file of {size}"
 
 
+def test_what_comes_again_by_another_account_stays_once(cairn, folder, rng):
+    """Who may not read the first one's repository sends all of it; of that nothing stays."""
+    cairn.up()
+    ada, bob = account(cairn, "ada"), account(cairn, "bob")
+    source = folder / "weights.safetensors"
+    size = 40_000_000
+    write_random(source, rng, size)
+    before = stored_bytes(cairn)
+    taken = {}
+    for who, is_private in ((ada, True), (bob, False)):
+        repo = Hub(cairn.gateway, who).create("model", private=is_private)
+        with Wire(cairn.gateway) as wire, Client(wire.url, who, folder / who.name) as client:
+            client.commit(repo, ("add", source.name, str(source)))
+            assert wire.taken() >= size, f"{who.name} has sent all of it"
+        taken[who.name] = stored_bytes(cairn) - before
+    print(f"{taken} bytes of the disk for a file of {size}")
+    assert cairn.gateway.file("bob/model", "main", source.name).sha256 == file_sha256(source)
+    assert cairn.gateway.absent("ada/model")
+    assert len([path for path in cairn.blob_paths() if path.stat().st_size == size]) == 1
+    assert taken["ada"] < size * 1.1 and taken["bob"] < size * 1.1, taken
+
+
 def change(path, rng: random.Random, share: float):
     """Changes a share of a file's bytes in four places, none of them at its very beginning."""
     size = path.stat().st_size

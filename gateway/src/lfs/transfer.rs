@@ -54,19 +54,21 @@ async fn answer(gateway: &Gateway, request: Request) -> Result<Response, ApiErro
             Ok(StatusCode::OK.into_response())
         }
         Deed::PutPart => {
-            let length = part_length(&right);
-            if let Err(error) = expect(headers, length) {
+            let range = part_range(&right);
+            if let Err(error) = expect(headers, range.end - range.start) {
                 body::refuse(headers, body, gateway.config());
                 return Err(error);
             }
-            let etag = intake::run(gateway, headers, body, move |gateway, reader| {
+            let etag = format!("\"part-{}\"", right.part);
+            intake::run(gateway, headers, body, move |gateway, reader| {
                 must_still_be_allowed(gateway, &right)?;
                 let account = right.account.ok_or_else(ApiError::no_route)?;
                 let (node, sha256) = (gateway.node(), Sha256::from_bytes(right.object));
-                Ok(node.put_part(&account, &sha256, right.part, length, reader)?)
+                Ok(node.put_part(&account, &sha256, right.part, range, reader)?)
             })
             .await?;
-            Ok(([(ETAG, format!("\"{etag}\""))], "").into_response())
+            // Clients send it back; which parts there are is known without.
+            Ok(([(ETAG, etag)], "").into_response())
         }
         Deed::XetRead | Deed::XetWrite | Deed::XetRun => Err(ApiError::no_route()),
         Deed::Complete => {
@@ -147,10 +149,11 @@ fn open(
     Ok(right)
 }
 
-/// Bytes of one part: all but the last have the same.
-fn part_length(right: &Right) -> u64 {
-    let begin = u64::from(right.part.saturating_sub(1)) * PART_BYTES;
-    PART_BYTES.min(right.size.saturating_sub(begin))
+/// Where one part stands in its file: all but the last are of one length.
+fn part_range(right: &Right) -> std::ops::Range<u64> {
+    let begin = u64::from(right.part.saturating_sub(1)).saturating_mul(PART_BYTES);
+    let end = begin.saturating_add(PART_BYTES).min(right.size);
+    begin.min(end)..end
 }
 
 /// Refuses a body that is said to have another length than was promised, before any of it is read.

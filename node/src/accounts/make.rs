@@ -53,7 +53,7 @@ pub enum AccountError {
 }
 
 /// A token as it is shown once, to whoever it is for.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct NewToken {
     /// The token itself.
     pub token: String,
@@ -63,6 +63,15 @@ pub struct NewToken {
     pub user: String,
     /// What its holder calls it.
     pub name: String,
+}
+
+impl std::fmt::Debug for NewToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewToken")
+            .field("id", &self.id)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Makes an account, with its namespace and keys.

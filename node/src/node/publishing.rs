@@ -16,6 +16,7 @@ use crate::publish::{
     self, Committed, Contents, Draft, NewRepository, PublishError, Publisher, RefMove, Stored,
 };
 use crate::repos::{Repo, RepoError};
+use crate::staging::Part;
 use crate::store::{Digests, Lease, StoreError};
 
 /// Why something can't be uploaded.
@@ -260,16 +261,23 @@ impl Node {
         ))
     }
 
-    /// Keeps one part of a file that an account sends; durable on return. Returns the part's BLAKE3 in hex.
+    /// Keeps one part (from 1) of a file that an account sends, which begins at an offset; durable on return.
     pub fn put_part(
         &self,
         account: &AccountId,
         sha256: &Sha256,
-        part: u32,
-        length: u64,
+        number: u32,
+        range: std::ops::Range<u64>,
         source: &mut dyn Read,
-    ) -> Result<String, StoreError> {
-        self.inner.parts.put(account, sha256, part, length, source)
+    ) -> Result<(), StoreError> {
+        let part = Part {
+            account,
+            sha256,
+            number,
+            offset: range.start,
+            length: range.end - range.start,
+        };
+        self.inner.parts.put(&part, source)
     }
 
     /// Makes one file of so many parts, as [`Node::upload`] does of bytes.
@@ -280,18 +288,27 @@ impl Node {
         size: u64,
         count: u64,
     ) -> Result<Stored, UploadError> {
+        let inner = &self.inner;
         // Completed before, and asked for again: the answer was lost.
-        if let Some(staged) = self.inner.staging.find(account, sha256, now_s())
+        if let Some(staged) = inner.staging.find(account, sha256, now_s())
             && staged.size == size
-            && self.inner.store.contains(&staged.blake3)?
+            && inner.store.contains(&staged.blake3)?
         {
             return Ok(sent(sha256, staged.blake3, size));
         }
-        let parts = &self.inner.parts;
-        let mut whole = parts.open(account, sha256, size, count)?;
-        let stored = self.upload(account, &mut whole, size, sha256)?;
-        parts.forget(account, sha256);
-        Ok(stored)
+        if !inner.staging.has_room(account) {
+            return Err(UploadError::Full);
+        }
+        let _lease = inner.store.lease();
+        let agrees = |digests: &Digests| digests.sha256 == *sha256;
+        let digests = inner.parts.take(account, sha256, size, count, |path| {
+            let digests = inner.store.adopt(path, size, &agrees)?;
+            inner
+                .staging
+                .add(&inner.journal, *account, &digests, None, now_s())?;
+            Ok(digests)
+        })?;
+        Ok(sent(sha256, digests.blake3, size))
     }
 
     /// Lets go of uploads that no commit came for within a day. Blocking.

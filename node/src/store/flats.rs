@@ -209,6 +209,27 @@ impl Flats {
         self.place_temporary(log, temporary, &taken)
     }
 
+    /// Makes a file that is written already, and that nobody writes to, a stored one: it is read, and moved.
+    pub(super) fn adopt(
+        &self,
+        log: &Log,
+        path: &Path,
+        size: u64,
+        agrees: &dyn Fn(&Digests) -> bool,
+    ) -> Result<Digests, StoreError> {
+        let file = self.files.open_write(path)?;
+        let source = self.files.open_read(path)?;
+        let taken = intake::take(&mut &**source.file(), size, false, None, &mut |_| {})?;
+        if !agrees(&taken.digests) {
+            return Err(StoreError::Disagrees {
+                found: taken.digests.sha256,
+            });
+        }
+        sync_or_end(&*self.files, &file)?;
+        let _lock = self.lock(&taken.digests.blake3);
+        self.place(log, &file, &taken, &mut false)
+    }
+
     /// Stores content from memory; durable on return.
     pub(super) fn put(&self, log: &Log, bytes: &[u8], taken: &Taken) -> Result<(), StoreError> {
         self.leave_reserve(bytes.len() as u64)?;

@@ -3,9 +3,9 @@
 //! Verified before they are written; written under a temporary name, synced, renamed. A file is the chunk list,
 //! where in the xorb each chunk ends (u32), then the xorb as it came. What no shard names is removed after a day.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -15,6 +15,7 @@ use cairn_protocol::xet::{Chunk, XetHash, Xorb};
 
 use super::format::{CHUNK_BYTES, read_chunks, write_chunks};
 use crate::accounts::AccountId;
+use crate::staging::make_durably;
 use crate::store::StoreError;
 
 /// How long a xorb waits for its shards.
@@ -92,11 +93,7 @@ impl SentXorbs {
         if path.exists() {
             return Ok(false);
         }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|error| fail("create", error))?;
+        make_durably(&folder).map_err(|error| fail("create", error))?;
         let free = rustix::fs::statvfs(&folder)
             .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
             .map_err(|error| fail("ask for free space at", error.into()))?;
