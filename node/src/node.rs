@@ -4,7 +4,7 @@ mod publishing;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use cairn_protocol::accept::{Ledger, Verdict};
@@ -30,7 +30,7 @@ use crate::repos::{Repos, WrongClaim};
 use crate::staging::{Parts, Staging};
 use crate::store::{Content, Store, StoreError, StoreOptions};
 use crate::swarm::{PeerInfo, SwarmError};
-use crate::xet::SentXorbs;
+use crate::xet::{Learner, SentXorbs};
 
 pub use self::publishing::UploadError;
 
@@ -101,6 +101,8 @@ pub(crate) struct Inner {
     pub(crate) staging: Staging,
     pub(crate) parts: Parts,
     pub(crate) sent_xorbs: SentXorbs,
+    /// Set once the node is up.
+    pub(crate) learner: OnceLock<Learner>,
     pub(crate) store: Store,
     pub(crate) journal: Journal,
     pub(crate) repos: Repos,
@@ -210,6 +212,7 @@ impl Node {
             staging: local.staging,
             parts: Parts::new(folder.path()),
             sent_xorbs: SentXorbs::new(folder.path()),
+            learner: OnceLock::new(),
             store,
             journal,
             repos,
@@ -239,9 +242,12 @@ impl Node {
             let book = inner.folder.path().join("peers.json");
             inner.network = Some(Network::spawn(network, book, &inner.keys.node, &rooms)?);
         }
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Arc::new(inner);
+        match Learner::spawn(Arc::downgrade(&inner)) {
+            Ok(learner) => inner.learner.get_or_init(|| learner),
+            Err(error) => return Err(thread_failed(&inner, error)),
+        };
+        Ok(Self { inner })
     }
 
     /// Repositories to read.
@@ -448,6 +454,14 @@ impl Inner {
         self.repos.take(&record);
         Ok(())
     }
+}
+
+fn thread_failed(inner: &Inner, source: std::io::Error) -> SpawnError {
+    SpawnError::Store(StoreError::Io {
+        operation: "start a thread for",
+        path: inner.folder.path().to_owned(),
+        source,
+    })
 }
 
 fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Local), SpawnError> {

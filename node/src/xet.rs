@@ -9,6 +9,7 @@
 //! reaches all that it is made of.
 
 mod format;
+mod learn;
 mod read;
 mod sent;
 mod source;
@@ -24,6 +25,7 @@ use cairn_protocol::xet::{XetHash, Xorb, XorbError, xorb_hash};
 
 pub(crate) use self::format::{FileList, XorbMap};
 pub use self::read::{Reconstruction, Term, XorbRun};
+pub(crate) use self::learn::Learner;
 pub(crate) use self::sent::SentXorbs;
 
 use self::source::{Known, Source};
@@ -177,14 +179,7 @@ impl Node {
     ) -> Result<(), StoreError> {
         let inner = &self.inner;
         let mut batch = inner.store.batch();
-        let blob = batch.put(list.encode().into());
-        batch.link(LinkKind::XetFile, *list.file.as_bytes(), blob);
-        batch.link(LinkKind::XetContent, *list.content.as_bytes(), blob);
-        for (index, chunk) in list.chunks.iter().enumerate() {
-            if index == 0 || chunk.hash.is_dedup_eligible() {
-                batch.link(LinkKind::XetChunk, *chunk.hash.as_bytes(), blob);
-            }
-        }
+        list.remember(&mut batch);
         let mut maps: HashMap<XetHash, (XorbMap, bool)> = HashMap::new();
         let mut offset = 0;
         for term in &file.terms {
@@ -319,13 +314,20 @@ impl Node {
         Ok(self.may_read(who, repo) && repo.has_content(content)?)
     }
 
-    /// Whether a file can be downloaded through xet: its chunks are known, and are those of that content.
+    /// Whether a file can be downloaded through xet: its chunks are known, and are those of that content. Where
+    /// they are not yet, and the content is here, they soon will be.
     pub fn has_xet(&self, file: &XetHash, content: &Blake3) -> Result<bool, StoreError> {
         let store = &self.inner.store;
+        if !store.contains(content)? {
+            return Ok(false);
+        }
         let list = store.linked(LinkKind::XetFile, file.as_bytes())?;
-        Ok(list.is_some()
-            && list == store.linked(LinkKind::XetContent, content.as_bytes())?
-            && store.contains(content)?)
+        let is_known =
+            list.is_some() && list == store.linked(LinkKind::XetContent, content.as_bytes())?;
+        if !is_known && let Some(learner) = self.inner.learner.get() {
+            learner.learn(*file, *content);
+        }
+        Ok(is_known)
     }
 
     /// What xet calls a content that came as xorbs.
