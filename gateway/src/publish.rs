@@ -139,6 +139,7 @@ pub(crate) fn about(
         "tag" if post => refs::tag(order, repo, &named),
         "tag" if delete => refs::delete(order, repo, &format!("refs/tags/{named}")),
         "super-squash" if post => refs::squash(order, repo, &named),
+        "duplicate" if post => repos::duplicate(order, repo),
         "lfs-files" if post && named == "duplicate" => repos::copy_files(order, repo),
         "settings" => Err(ApiError::method_not_allowed("PUT")),
         "preupload" | "super-squash" | "commit" => Err(ApiError::method_not_allowed("POST")),

@@ -24,8 +24,8 @@ use cairn_protocol::xet::{
 use cairn_protocol::xet::{XetHash, Xorb, XorbError, xorb_hash};
 
 pub(crate) use self::format::{FileList, XorbMap};
-pub use self::read::{Reconstruction, Term, XorbRun};
 pub(crate) use self::learn::Learner;
+pub use self::read::{Reconstruction, Term, XorbRun};
 pub(crate) use self::sent::SentXorbs;
 
 use self::source::{Known, Source};

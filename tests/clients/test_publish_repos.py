@@ -384,3 +384,21 @@ def test_hf_repos_manages_a_repository(publisher: Publisher, ada: Account, tmp_p
     missing = publisher.hf("repos", "delete", new, "--yes", **options)
     assert missing.returncode != 0
     hf("delete", new, "--yes", "--missing-ok")
+
+
+
+def test_a_repository_is_duplicated_with_its_history(publisher: Publisher, ada: Account, repo: str) -> None:
+    """The other one begins where this one stands; what is done to either is its own."""
+    upload(ada, repo, content=b"one\n")
+    ada.api.create_tag(repo, tag="v1")
+    copy = publisher.fresh_name(ada, "copy")
+    assert ada.api.duplicate_repo(repo, copy).repo_id == copy
+    commits = [commit.commit_id for commit in ada.api.list_repo_commits(repo)]
+    assert [commit.commit_id for commit in ada.api.list_repo_commits(copy)] == commits
+    assert [tag.name for tag in ada.api.list_repo_refs(copy).tags] == ["v1"]
+    upload(ada, copy, content=b"two\n")
+    assert ada.api.repo_info(repo).sha == commits[0]
+    assert contents(ada, repo)["a.txt"] == b"one\n"
+    with refused(409):
+        ada.api.duplicate_repo(repo, copy)
+    assert ada.api.duplicate_repo(repo, copy, exist_ok=True).repo_id == copy

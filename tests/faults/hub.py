@@ -4,6 +4,7 @@ own client; and the bytes that this takes on the wire.
 
 import base64
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from gateway import Answer, Gateway
 CLIENT = Path(__file__).with_name("hub_client.py")
 # Long enough for a whole large file to be hashed by a busy machine.
 ANSWER_SECONDS = 120
+MEDIA = {name: "application/vnd.git-lfs+json" for name in ("Accept", "Content-Type")}
 
 
 class Refused(Exception):
@@ -106,41 +108,58 @@ class Hub:
         headers = {"Content-Type": "application/x-ndjson"}
         return self.request("POST", path, body, headers).json()["commitOid"]
 
-    def upload(self, repo: str, source: Path, prefix="") -> bool:
-        """Sends a file as LFS does, in one piece or in parts; whether it had to be sent."""
-        oid, size = file_sha256(source), source.stat().st_size
+    def asked(self, repo: str, source: Path, prefix=""):
+        """Asks how a file is to be sent as LFS does: the action, or nothing where it is there already."""
         wanted = {
             "operation": "upload",
             "transfers": ["basic", "multipart"],
-            "objects": [{"oid": oid, "size": size}],
+            "objects": [{"oid": file_sha256(source), "size": source.stat().st_size}],
             "hash_algo": "sha256",
         }
-        media = {name: "application/vnd.git-lfs+json" for name in ("Accept", "Content-Type")}
         path = f"/{prefix}{repo}.git/info/lfs/objects/batch"
-        (asked,) = self.json("POST", path, wanted, media)["objects"]
-        assert "error" not in asked, asked
-        if "actions" not in asked:
+        (told,) = self.json("POST", path, wanted, MEDIA)["objects"]
+        assert "error" not in told, told
+        return told.get("actions", {}).get("upload")
+
+    def upload(self, repo: str, source: Path, prefix="") -> bool:
+        """Sends a file as LFS does, in one piece or in parts; whether it had to be sent."""
+        action = self.asked(repo, source, prefix)
+        if action is None:
             return False
-        action = asked["actions"]["upload"]
-        parts = {name: url for name, url in action.get("header", {}).items() if name.isdigit()}
+        parts = part_urls(action)
         if not parts:
             with open(source, "rb") as file:
-                self._send(action["href"], file, size)
+                self._send(action["href"], file, source.stat().st_size)
             return True
         length = int(action["header"]["chunk_size"])
         sent = []
         with open(source, "rb") as file:
-            for number, url in sorted((int(name), url) for name, url in parts.items()):
+            for number, url in parts:
                 part = file.read(length)
                 etag = self._send(url, part, len(part)).headers["ETag"]
                 sent.append({"partNumber": number, "etag": etag})
-        body = json.dumps({"oid": oid, "parts": sent}).encode()
-        self._sent("POST", _path(action["href"]), body, media, (200,))
+        body = json.dumps({"oid": file_sha256(source), "parts": sent}).encode()
+        self._sent("POST", _path(action["href"]), body, MEDIA, (200,))
         return True
+
+    def begin(self, url: str, begin: bytes, size: int) -> http.client.HTTPConnection:
+        """Sends the beginning of a body of so many bytes; returns the connection on which the rest is awaited."""
+        connection = self.gateway.connect(ANSWER_SECONDS)
+        connection.putrequest("PUT", _path(url))
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        connection.send(begin)
+        return connection
 
     def _send(self, url: str, body, size: int) -> Answer:
         # Without the token, as clients do.
         return self._sent("PUT", _path(url), body, {"Content-Length": str(size)}, (200,))
+
+
+def part_urls(action: dict) -> list:
+    """Where each part of a file goes, with its number; nothing for one that goes in one piece."""
+    header = action.get("header", {})
+    return sorted((int(name), url) for name, url in header.items() if name.isdigit())
 
 
 def _path(url: str) -> str:

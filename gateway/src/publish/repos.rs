@@ -84,32 +84,39 @@ pub(super) fn create(order: &Order<'_>) -> Result<Reply, ApiError> {
     }
     let is_private = is_private(wanted.private, wanted.visibility.as_deref())?.unwrap_or(false);
     let (namespace, name) = parts(wanted.organization.as_deref(), &wanted.name, &account.name)?;
+    may_make_in(order, &namespace)?;
     let node = order.gateway.node();
-    let unknown = || ApiError::forbidden(format!("There is no namespace {namespace} on this node"));
-    let ruling = node
-        .rule_namespace(&order.asker.who, &namespace)
-        .ok_or_else(unknown)?;
-    order.asker.ruled(ruling)?;
     let _lease = node.lease();
     let files = stored(order, &wanted.files)?;
     let (id, own) = (&account.id, name.clone());
     let made = node.create_repository(id, &namespace, kind, own, is_private, files);
+    answered(order, kind, &format!("{namespace}/{name}"), made)
+}
+
+/// Goes on only where whoever asks may make repositories in a namespace.
+fn may_make_in(order: &Order<'_>, namespace: &NamespaceName) -> Result<(), ApiError> {
+    let unknown = || ApiError::forbidden(format!("There is no namespace {namespace} on this node"));
+    let node = order.gateway.node();
+    let ruling = node.rule_namespace(&order.asker.who, namespace);
+    order.asker.ruled(ruling.ok_or_else(unknown)?)
+}
+
+/// Where the new repository is, or the one that has its name.
+fn answered(
+    order: &Order<'_>,
+    kind: RepoKind,
+    id: &str,
+    made: Result<Repo, PublishError>,
+) -> Result<Reply, ApiError> {
     match made {
         Ok(repo) => Ok(shown(order, &repo)),
         Err(PublishError::Exists(_)) => {
-            let message = format!("You already created this {kind} repo: {namespace}/{name}");
+            let message = format!("You already created this {kind} repo: {id}");
             let conflict = ApiError::conflict(message);
-            Err(
-                match repo::named(
-                    order.gateway,
-                    order.asker,
-                    kind,
-                    &format!("{namespace}/{name}"),
-                ) {
-                    Ok(repo) => conflict.with("url", url_of(order.asked, &repo)),
-                    Err(_) => conflict,
-                },
-            )
+            Err(match repo::named(order.gateway, order.asker, kind, id) {
+                Ok(repo) => conflict.with("url", url_of(order.asked, &repo)),
+                Err(_) => conflict,
+            })
         }
         Err(error) => Err(error.into()),
     }
@@ -231,6 +238,28 @@ fn is_private(private: Option<bool>, visibility: Option<&str>) -> Result<Option<
             "{other:?} is none of public, private"
         ))),
     }
+}
+
+/// `POST /api/…/duplicate`.
+#[derive(Debug, Deserialize)]
+struct Duplicate {
+    repository: String,
+    #[serde(default)]
+    private: Option<bool>,
+    #[serde(default)]
+    visibility: Option<String>,
+}
+
+pub(super) fn duplicate(order: &Order<'_>, repo: &Repo) -> Result<Reply, ApiError> {
+    let account = order.asker.account(order.gateway)?;
+    let wanted: Duplicate = order.json()?;
+    let private = is_private(wanted.private, wanted.visibility.as_deref())?;
+    let (namespace, name) = parts(None, &wanted.repository, &account.name)?;
+    may_make_in(order, &namespace)?;
+    let node = order.gateway.node();
+    let is_private = private.unwrap_or_else(|| repo.is_private());
+    let made = node.duplicate_repository(&account.id, repo, &namespace, &name, is_private);
+    answered(order, repo.kind(), &format!("{namespace}/{name}"), made)
 }
 
 /// `POST /api/…/lfs-files/duplicate`: contents that commits to another repository will name.

@@ -4,7 +4,7 @@
 
 use std::io::Read;
 
-use cairn_protocol::hash::{Blake3, Sha256};
+use cairn_protocol::hash::{Blake3, NamespaceId, Sha256};
 use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
 use cairn_protocol::path::RepoPath;
 
@@ -91,21 +91,7 @@ impl Node {
         files: Vec<(RepoPath, Stored)>,
     ) -> Result<Repo, PublishError> {
         let inner = &self.inner;
-        let all = inner.repos.namespaces_of(namespace);
-        let first = *all
-            .first()
-            .ok_or_else(|| PublishError::Elsewhere(namespace.to_string()))?;
-        let namespace = match (is_private, inner.accounts.by_namespace(&first)) {
-            (false, _) => first,
-            (true, Some(owner)) => accounts::private_namespace(inner, &owner)
-                .map_err(|error| PublishError::Invalid(error.to_string()))?,
-            (true, None) => {
-                return Err(PublishError::Invalid(
-                    "private repositories are an account's: choose an account's namespace"
-                        .to_owned(),
-                ));
-            }
-        };
+        let namespace = self.namespace_for(namespace, is_private)?;
         let new = NewRepository {
             namespace,
             kind,
@@ -116,6 +102,44 @@ impl Node {
         let gone =
             || RepoError::NotFound(format!("{}/{}", NamespaceName::Hash(namespace), new.name));
         Ok(inner.repos.get(&id).ok_or_else(gone)?)
+    }
+
+    /// Makes a repository that begins where another one stands, published by an account.
+    pub fn duplicate_repository(
+        &self,
+        account: &AccountId,
+        repo: &Repo,
+        namespace: &NamespaceName,
+        name: &RepoName,
+        is_private: bool,
+    ) -> Result<Repo, PublishError> {
+        let inner = &self.inner;
+        let namespace = self.namespace_for(namespace, is_private)?;
+        let publisher = self.publisher(account)?;
+        let id = publish::duplicate(inner, &publisher, repo, namespace, name)?;
+        let gone = || RepoError::NotFound(format!("{}/{name}", NamespaceName::Hash(namespace)));
+        Ok(inner.repos.get(&id).ok_or_else(gone)?)
+    }
+
+    /// The namespace that a new repository goes into.
+    fn namespace_for(
+        &self,
+        namespace: &NamespaceName,
+        is_private: bool,
+    ) -> Result<NamespaceId, PublishError> {
+        let inner = &self.inner;
+        let all = inner.repos.namespaces_of(namespace);
+        let first = *all
+            .first()
+            .ok_or_else(|| PublishError::Elsewhere(namespace.to_string()))?;
+        match (is_private, inner.accounts.by_namespace(&first)) {
+            (false, _) => Ok(first),
+            (true, Some(owner)) => accounts::private_namespace(inner, &owner)
+                .map_err(|error| PublishError::Invalid(error.to_string())),
+            (true, None) => Err(PublishError::Invalid(
+                "private repositories are an account's: choose an account's namespace".to_owned(),
+            )),
+        }
     }
 
     /// Makes a commit; returns when the head is durable, signed, and seen by the next read.

@@ -214,6 +214,58 @@ pub(crate) fn transplant(
     Ok(id)
 }
 
+/// Makes a repository that begins where another one stands: the same refs, history and files.
+pub(crate) fn duplicate(
+    node: &Inner,
+    publisher: &Publisher,
+    repo: &Repo,
+    namespace: NamespaceId,
+    name: &RepoName,
+) -> Result<RepositoryId, PublishError> {
+    let _lease = node.store.lease();
+    let _turn = turn(node);
+    home::settle(node)?;
+    let target = Target {
+        namespace,
+        kind: repo.kind(),
+        name: name.clone(),
+    };
+    home::must_be_home(node, &target)?;
+    must_be_free(node, &target, None)?;
+    let now = node.repos.get(&repo.id()).unwrap_or_else(|| repo.clone());
+    let all: Vec<(&RefName, &RefTarget)> = now.refs_blob()?.0.iter().collect();
+    let card = node.repos.ledger(|ledger| {
+        let head = ledger.repository(&repo.id())?.head;
+        head.map(|head| head.to_body().card)
+    });
+    let mut current = Current::default();
+    // The default branch first: a crash leaves a repository that can be read and deleted.
+    let (main, others): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|(name, _)| name.as_str() == DEFAULT_REF);
+    let steps: Vec<_> = main.into_iter().chain(others).collect();
+    if steps.is_empty() {
+        return Err(PublishError::Invalid("it has no branches yet".to_owned()));
+    }
+    for part in steps.chunks(CHANGES_MAX) {
+        let step = |(name, new): &(&RefName, &RefTarget)| Move {
+            reference: (*name).clone(),
+            new: Some((*new).clone()),
+        };
+        let moves = Moves {
+            moves: part.iter().map(step).collect(),
+            card: card.clone(),
+            settings: None,
+        };
+        let batch = node.store.batch();
+        home::sign(node, publisher, &target, &current, moves, batch)?;
+        current = home::current(node, &target)?;
+    }
+    current
+        .repository
+        .ok_or_else(|| PublishError::Frozen(target.full_name()))
+}
+
 /// Names that led to a repository in one namespace lead to it in the other, too, where they are free.
 fn lead_on(node: &Inner, source: &Target, target: &Target) -> Result<(), PublishError> {
     let folded = source.name.folded();

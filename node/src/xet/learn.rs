@@ -67,7 +67,9 @@ fn run(node: &Weak<Inner>, files: &Receiver<Wanted>, thought_of: &Mutex<HashSet<
                 thought_of.lock().remove(&(file, content));
                 node.repos.bump();
             }
-            Ok(false) => tracing::debug!(%file, %content, "a file has another xet hash than its commit says"),
+            Ok(false) => {
+                tracing::debug!(%file, %content, "a file has another xet hash than its commit says")
+            }
             Err(error) => {
                 thought_of.lock().remove(&(file, content));
                 tracing::debug!(%content, %error, "a file was not cut into chunks");
