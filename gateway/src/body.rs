@@ -1,5 +1,7 @@
 //! Bodies of requests: bounded in size and in patience.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HeaderMap};
 use http_body_util::BodyExt as _;
@@ -7,6 +9,8 @@ use http_body_util::BodyExt as _;
 use crate::config::Config;
 use crate::error::ApiError;
 
+/// Bytes a second that the sender of a long body must be able to send.
+const RATE_MIN: u64 = 256 << 10;
 /// Bytes that are still read of a body that was refused, so that its sender gets to see why.
 const LINGER_BYTES_MAX: usize = 16 << 20;
 
@@ -31,17 +35,22 @@ pub(crate) async fn read(
     read
 }
 
-/// Reads a whole body that may take long, as long as it makes progress.
+/// Reads a whole body that may take longer, the more bytes it has.
 ///
 /// # Errors
-/// As [`read`], but for the time that it takes in all.
+/// As [`read`].
 pub(crate) async fn read_long(
     headers: &HeaderMap,
     mut body: Body,
     max: usize,
     config: &Config,
 ) -> Result<Bytes, ApiError> {
-    let read = read_bounded(headers, &mut body, max, config).await;
+    let length = announced(headers).unwrap_or(max as u64);
+    let patience = config.body_timeout + Duration::from_secs(length / RATE_MIN);
+    let reading = read_bounded(headers, &mut body, max, config);
+    let read = tokio::time::timeout(patience, reading)
+        .await
+        .unwrap_or_else(|_| Err(ApiError::body_too_slow()));
     if read.is_err() {
         refuse(headers, body, config);
     }

@@ -245,6 +245,7 @@ impl ApiError {
                 StatusCode::INSUFFICIENT_STORAGE,
                 "No space left on the node's disk",
             ),
+            StoreError::TooLarge { .. } => Self::too_large(error.to_string()),
             StoreError::Disagrees { .. } | StoreError::Changed { .. } => {
                 Self::bad_request(error.to_string())
             }
@@ -324,6 +325,7 @@ impl From<XetError> for ApiError {
             XetError::Xorb(_) | XetError::Shard(_) | XetError::File(_) | XetError::Keyed => {
                 Self::bad_request(text)
             }
+            XetError::TooLarge { .. } => Self::too_large(text),
             XetError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, text),
             XetError::Repo(error) => error.into(),
             XetError::Store(error) => error.into(),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_node::Node;
 use tokio::net::TcpListener;
@@ -13,6 +13,8 @@ use crate::config::Config;
 use crate::error::ApiError;
 use crate::{content, entry, hub, metrics, server};
 
+/// Time between two looks at uploads that no commit came for.
+const EXPIRE_PERIOD: Duration = Duration::from_mins(10);
 /// Time between two rounds of upkeep.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 
@@ -152,14 +154,21 @@ impl Gateway {
 /// Takes up metric samples, and lets go of answers nobody can ask for any more, for ever.
 async fn upkeep(gateway: Gateway) {
     let mut period = tokio::time::interval(UPKEEP_PERIOD);
+    let mut expired = None::<Instant>;
     loop {
         period.tick().await;
         metrics::upkeep();
+        let expires = expired.is_none_or(|at| at.elapsed() >= EXPIRE_PERIOD);
+        if expires {
+            expired = Some(Instant::now());
+        }
         let gateway = gateway.clone();
         let retired = tokio::task::spawn_blocking(move || {
             let generation = gateway.node().repos().generation();
             gateway.documents().retire(generation);
-            gateway.node().expire_uploads();
+            if expires {
+                gateway.node().expire_uploads();
+            }
         });
         if let Err(error) = retired.await {
             tracing::error!(%error, "old answers could not be dropped");

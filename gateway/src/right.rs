@@ -160,7 +160,7 @@ impl Right {
             is_admin: account.is_admin,
             scope: Scope {
                 writes,
-                repositories: None,
+                repositories: Some([self.repository].into()),
             },
         });
         Ok(Asker::known(who))

@@ -19,7 +19,6 @@ use cairn_protocol::limits::{SHARD_BYTES_MAX, XORB_BYTES_MAX};
 use cairn_protocol::xet::XetHash;
 use serde_json::json;
 
-use crate::body;
 use crate::dates::now_s;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
@@ -27,11 +26,15 @@ use crate::publish::Order;
 use crate::reply::Reply;
 use crate::right::{Deed, Right};
 use crate::url::{self, Pairs, Segment};
+use crate::{body, intake};
 
 /// Where the store is.
 pub(crate) const CAS: &str = "/api/xet";
 /// Seconds for which a token is good; clients ask for another one before it ends.
 const TOKEN_S: u64 = 15 * 60;
+
+/// Bytes of a shard that needs none of the few places of large ones.
+const SMALL_BYTES_MAX: u64 = 2 << 20;
 
 /// Where clients read a token's parts from the headers.
 const CAS_URL: HeaderName = HeaderName::from_static("x-xet-cas-url");
@@ -165,11 +168,16 @@ async fn put_xorb(
     hash: XetHash,
     bearer: Bearer,
 ) -> Result<Response, ApiError> {
-    let (bytes, _place) = whole(gateway, parts, body, XORB_BYTES_MAX).await?;
+    if body::announced(&parts.headers).is_some_and(|length| length > XORB_BYTES_MAX as u64) {
+        body::refuse(&parts.headers, body, gateway.config());
+        return Err(ApiError::body_too_large(XORB_BYTES_MAX));
+    }
     let account = bearer.right.account.ok_or_else(not_here)?;
-    let was_inserted = gateway
-        .blocking(move |gateway| Ok(gateway.node().put_xorb(&account, &hash, &bytes)?))
-        .await?;
+    let headers = &parts.headers;
+    let was_inserted = intake::run(gateway, headers, body, move |gateway, reader| {
+        Ok(gateway.node().put_xorb(&account, &hash, reader)?)
+    })
+    .await?;
     Ok(Reply::json(&json!({ "was_inserted": was_inserted })).into_response())
 }
 
@@ -204,7 +212,14 @@ async fn whole(
     body: Body,
     max: usize,
 ) -> Result<(Bytes, tokio::sync::OwnedSemaphorePermit), ApiError> {
-    let place = match gateway.xorb_place().await {
+    // Small ones are many, and hold up no large one.
+    let is_small = body::announced(&parts.headers).is_some_and(|length| length <= SMALL_BYTES_MAX);
+    let place = if is_small {
+        gateway.upload_place().await
+    } else {
+        gateway.xorb_place().await
+    };
+    let place = match place {
         Ok(place) => place,
         Err(error) => {
             body::refuse(&parts.headers, body, gateway.config());
@@ -216,11 +231,10 @@ async fn whole(
 }
 
 async fn chunk(gateway: &Gateway, hash: XetHash, bearer: Bearer) -> Result<Response, ApiError> {
-    let account = bearer.right.account.ok_or_else(not_here)?;
     let answer = gateway
         .blocking(move |gateway| {
             let node = gateway.node();
-            Ok(node.dedup_answer(&account, &bearer.who, &bearer.repo, &hash)?)
+            Ok(node.dedup_answer(&bearer.who, &bearer.repo, &hash)?)
         })
         .await?;
     let bytes = answer.ok_or_else(not_here)?;

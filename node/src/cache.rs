@@ -228,6 +228,11 @@ impl Cache {
         repository.is_none_or(|repository| self.inner.repos.is_kept(repository))
     }
 
+    /// Whether some of what is stored may be private.
+    pub(crate) fn has_private(&self) -> bool {
+        self.inner.repos.has_private()
+    }
+
     /// Evicts what exceeds the bound, as far as it can. Blocking.
     pub(crate) fn enforce(&self) {
         let done = match self.fits_surely() {
@@ -432,9 +437,13 @@ impl Cache {
         };
         {
             let rooms = inner.rooms.lock();
-            picture
-                .cached
-                .retain(|file| !rooms.contains_key(&file.hash) && !inner.store.is_read(&file.hash));
+            // Nobody stages one while the turn is held.
+            let staged = inner.staging.contents();
+            picture.cached.retain(|file| {
+                !rooms.contains_key(&file.hash)
+                    && !inner.store.is_read(&file.hash)
+                    && !staged.contains(&file.hash)
+            });
         }
         let evictable: u64 = picture.cached.iter().map(|file| file.bytes).sum();
         if let Some(size) = asked

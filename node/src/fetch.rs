@@ -35,6 +35,7 @@ use tokio_util::task::TaskTracker;
 pub use all::Fetched;
 pub use arriving::Arriving;
 
+use crate::access::Access;
 use crate::blobs::Blobs;
 use crate::cache::Cache;
 use crate::store::{Claim, Store, StoreError};
@@ -193,6 +194,7 @@ impl Fetcher {
     pub(crate) fn spawn(
         store: Store,
         cache: Cache,
+        access: Access,
         blobs: Blobs,
         swarm: Swarm,
         stop: CancellationToken,
@@ -223,7 +225,7 @@ impl Fetcher {
         });
         small::spawn(&inner);
         let fetcher = Self { inner };
-        heal::spawn(&fetcher);
+        heal::spawn(&fetcher, access);
         fetcher
     }
 

@@ -18,6 +18,7 @@ mod sender;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cairn_protocol::hash::RepositoryId;
@@ -76,6 +77,8 @@ pub(crate) struct Follower {
     published: mpsc::Sender<Publication>,
     looked_up: mpsc::Sender<Box<Record>>,
     missed: Arc<Notify>,
+    /// What is readable is to be made anew, since something is not public any more.
+    forget: Arc<AtomicBool>,
 }
 
 impl Follower {
@@ -95,9 +98,11 @@ impl Follower {
             published,
             looked_up,
             missed: Arc::default(),
+            forget: Arc::default(),
         };
         let missed = Arc::clone(&follower.missed);
-        let own = own::Own::new(parts.clone(), learn, stop.clone());
+        let forget = Arc::clone(&follower.forget);
+        let own = own::Own::new(parts.clone(), learn, forget, stop.clone());
         let (wrong, wrong_heads) = mpsc::channel(FINDINGS_MAX);
         let completion = completion::spawn(parts.clone(), wrong, stop.clone());
         tokio::spawn(findings::run(
@@ -117,6 +122,7 @@ impl Follower {
 
     /// Makes readable again what is shown: it was forgotten what is.
     pub(crate) fn relate_anew(&self) {
+        self.forget.store(true, Ordering::Release);
         self.missed.notify_one();
     }
 

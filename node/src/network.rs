@@ -97,6 +97,7 @@ impl Network {
             let fetcher = Fetcher::spawn(
                 store.clone(),
                 cache.clone(),
+                access.clone(),
                 blobs.clone(),
                 swarm.clone(),
                 stop.clone(),

@@ -30,7 +30,7 @@ use crate::repos::{Repos, WrongClaim};
 use crate::staging::{Parts, Staging};
 use crate::store::{Content, Store, StoreError, StoreOptions};
 use crate::swarm::{PeerInfo, SwarmError};
-use crate::xet::{Learner, SentXorbs};
+use crate::xet::{FileLists, Learner, SentXorbs, file_lists};
 
 pub use self::publishing::UploadError;
 
@@ -101,6 +101,7 @@ pub(crate) struct Inner {
     pub(crate) staging: Staging,
     pub(crate) parts: Parts,
     pub(crate) sent_xorbs: SentXorbs,
+    pub(crate) file_lists: FileLists,
     /// Set once the node is up.
     pub(crate) learner: OnceLock<Learner>,
     pub(crate) store: Store,
@@ -212,6 +213,7 @@ impl Node {
             staging: local.staging,
             parts: Parts::new(folder.path()),
             sent_xorbs: SentXorbs::new(folder.path()),
+            file_lists: file_lists(),
             learner: OnceLock::new(),
             store,
             journal,
@@ -327,6 +329,7 @@ impl Node {
     /// Joins the download of a file that is not here, or begins it; returns at once, from any thread.
     pub fn fetch(&self, wanted: Wanted) -> Result<Arriving, FetchError> {
         let network = self.inner.network.as_ref().ok_or(FetchError::Offline)?;
+        self.may_ask_for(&wanted)?;
         Ok(network.fetcher.fetch(wanted))
     }
 
@@ -338,7 +341,19 @@ impl Node {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Fetched, FetchError> {
         let network = self.inner.network.as_ref().ok_or(FetchError::Offline)?;
+        wanted
+            .iter()
+            .try_for_each(|wanted| self.may_ask_for(wanted))?;
         network.fetcher.fetch_all_blocking(wanted, progress)
+    }
+
+    /// Peers are not asked for what is private: they would learn of it, and don't have it.
+    fn may_ask_for(&self, wanted: &Wanted) -> Result<(), FetchError> {
+        let repo = self.inner.repos.get(&wanted.repository);
+        if repo.is_some_and(|repo| repo.is_private()) {
+            return Err(FetchError::Offline);
+        }
+        Ok(())
     }
 
     /// Tells the node where its gateway answers, and whether other machines reach it over plain HTTP: for

@@ -8,6 +8,7 @@ mod commit;
 mod gate;
 mod history;
 mod invalid;
+mod reach;
 mod reader;
 mod repo;
 mod walk;
@@ -23,6 +24,7 @@ use cairn_protocol::record::{Body, NamesTarget, Record};
 
 pub(crate) use self::commit::attributes;
 pub use self::commit::{Commit, CommitInfo, Entry, EntryKind, FileEntry};
+pub use self::reach::Reach;
 use self::repo::Context;
 pub use self::repo::{CardView, Repo};
 
@@ -158,6 +160,16 @@ impl Repos {
         let namespace: NamespaceName = namespace.parse().ok()?;
         let name: RepoName = name.parse().ok()?;
         let namespaces = state.namespaces(&self.inner.namespace_alias, &namespace);
+        // What has the name itself, in whichever namespace, goes before what it only leads to.
+        let direct = namespaces.iter().find_map(|namespace| {
+            match state.ledger.name(namespace, kind, &name.folded())? {
+                NamesTarget::Repository(id) if state.table.contains_key(id) => Some((*id, 0)),
+                _ => None,
+            }
+        });
+        if direct.is_some() {
+            return direct;
+        }
         namespaces.iter().find_map(|namespace| {
             let mut folded = name.folded();
             for hops in 0..REDIRECTS_MAX {
@@ -209,6 +221,11 @@ impl Repos {
         }
         drop(state);
         self.bump();
+    }
+
+    /// Whether there is any namespace of which nothing may leave the node.
+    pub(crate) fn has_private(&self) -> bool {
+        !self.read().private.is_empty()
     }
 
     /// Whether nothing of a namespace may leave the node.
@@ -363,7 +380,8 @@ impl Repos {
         }
         let shown = view
             .zip(context)
-            .and_then(|(view, context)| Repo::new(Arc::clone(&self.inner.reader), &view, context));
+            .and_then(|(view, context)| Repo::new(Arc::clone(&self.inner.reader), &view, context))
+            .filter(|repo| !repo.is_deleted());
         match shown {
             Some(repo) => state.table.insert(*repository, repo),
             None => state.table.remove(repository),

@@ -43,6 +43,8 @@ pub(crate) struct Staged {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Staging {
     accounts: Arc<RwLock<HashMap<AccountId, HashMap<Sha256, Staged>>>>,
+    /// Held to let go of something: meanwhile nothing is added, so that the journal and memory have one order.
+    turn: Arc<RwLock<()>>,
 }
 
 impl Staging {
@@ -114,6 +116,7 @@ impl Staging {
             xet,
             end: now_s + wait,
         };
+        let _turn = self.turn.read();
         journal.append(entry.clone())?;
         self.take(&entry);
         Ok(())
@@ -155,8 +158,20 @@ impl Staging {
             each.collect()
         };
         for entry in over {
-            journal.append(entry.clone())?;
-            self.take(&entry);
+            let Entry::Unstaged { account, sha256 } = &entry else {
+                continue;
+            };
+            // It may have been sent again meanwhile.
+            let _turn = self.turn.write();
+            let is_over = self
+                .accounts
+                .read()
+                .get(account)
+                .is_some_and(|sent| sent.get(sha256).is_some_and(|staged| staged.end <= now_s));
+            if is_over {
+                journal.append(entry.clone())?;
+                self.take(&entry);
+            }
         }
         Ok(())
     }

@@ -10,21 +10,25 @@
 
 mod format;
 mod learn;
+mod lists;
 mod read;
 mod sent;
 mod source;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
 use std::sync::Arc;
 
 use cairn_protocol::hash::Blake3;
+use cairn_protocol::limits::{FETCH_BYTES_MAX, XET_FILE_CHUNKS_MAX};
 use cairn_protocol::xet::{
     Chunk, Shard, ShardChunk, ShardError, ShardFile, ShardXorb, VerifyError,
 };
-use cairn_protocol::xet::{XetHash, Xorb, XorbError, xorb_hash};
+use cairn_protocol::xet::{XetHash, XorbError, xorb_hash};
 
 pub(crate) use self::format::{FileList, XorbMap};
 pub(crate) use self::learn::Learner;
+pub(crate) use self::lists::{FileLists, file_lists};
 pub use self::read::{Reconstruction, Term, XorbRun};
 pub(crate) use self::sent::SentXorbs;
 
@@ -33,11 +37,11 @@ use crate::access;
 use crate::accounts::AccountId;
 use crate::node::{Inner, Node, now_s};
 use crate::permission::Who;
-use crate::repos::{Repo, RepoError};
+use crate::repos::{Reach, Repo, RepoError};
 use crate::store::{Digests, LinkKind, StoreError};
 
-/// Chunks of a file that one entry of a dedup answer has.
-const ANSWER_CHUNKS_MAX: usize = 8_192;
+/// Chunks that one dedup answer tells of: some 4 GB of a file, in 3 MB.
+const ANSWER_CHUNKS_MAX: usize = 65_536;
 
 /// Why xorbs or shards were not taken.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,12 @@ pub enum XetError {
     /// The shard's chunk hashes are keyed, as only answers of a server are.
     #[error("the shard is not taken: its chunk hashes are keyed")]
     Keyed,
+    /// More than a file that comes as xorbs may have.
+    #[error("a file of {chunks} chunks is not taken as xorbs: send it as LFS")]
+    TooLarge {
+        /// Its chunks.
+        chunks: u64,
+    },
     /// Too much of it waits for commits already.
     #[error("too many uploads wait for their commit: commit some of them first")]
     Full,
@@ -68,21 +78,18 @@ pub enum XetError {
 
 impl Node {
     /// Keeps a xorb that an account sends, once every chunk of it was verified; durable on return. Says whether
-    /// it was new.
+    /// the account sent it for the first time.
     pub fn put_xorb(
         &self,
         account: &AccountId,
         hash: &XetHash,
-        bytes: &[u8],
+        source: &mut dyn Read,
     ) -> Result<bool, XetError> {
-        let sent = &self.inner.sent_xorbs;
-        let xorb = Xorb::parse(bytes)?;
-        let chunks = xorb.verify(hash, |_, _| {})?;
-        Ok(sent.put(account, hash, &chunks, &xorb, bytes)?)
+        self.inner.sent_xorbs.put(account, hash, source)
     }
 
-    /// Makes files of what a shard says; durable on return, and kept for the account's commits. Says whether any
-    /// of them was new.
+    /// Makes files of what a shard says; durable on return, and kept for the account's commits. Says whether the
+    /// account sent any of them for the first time.
     pub fn put_shard(
         &self,
         account: &AccountId,
@@ -98,160 +105,41 @@ impl Node {
         {
             return Err(XetError::Keyed);
         }
-        if !self.inner.staging.has_room(account) {
-            return Err(XetError::Full);
-        }
         let _lease = self.inner.store.lease();
-        let mut source = Source::new(&self.inner, account);
+        let mut taking = Taking {
+            node: self,
+            account,
+            who,
+            reach: Reach::new(repo),
+            source: Source::new(&self.inner, account),
+        };
         let mut is_new = false;
         for file in &shard.files {
-            is_new |= self.put_file(account, who, repo, &mut source, file)?;
+            is_new |= taking.file(file)?;
         }
         Ok(is_new)
     }
 
-    fn put_file(
+    /// Whether somebody may have a content through a repository: it reaches it, or all that is public does, or
+    /// the account sent it.
+    pub fn may_fetch(
         &self,
-        account: &AccountId,
         who: &Who,
-        repo: &Repo,
-        source: &mut Source<'_>,
-        file: &ShardFile,
-    ) -> Result<bool, XetError> {
-        let inner = &self.inner;
-        // A file may name a xorb many times; whether it may be named is asked once.
-        let mut seen: HashMap<XetHash, bool> = HashMap::new();
-        file.verify(|xorb| {
-            let known = source.known(xorb).ok().flatten()?;
-            let may = seen.entry(*xorb).or_insert_with(|| {
-                let may = self.may_use(account, who, repo, &known);
-                may.unwrap_or(false)
-            });
-            may.then_some(Chunks(known))
-        })?;
-        if let Some(list) = inner.file_list(LinkKind::XetFile, file.hash.as_bytes())?
-            && file.sha256.is_none_or(|sha256| sha256 == list.sha256)
-            && inner.store.contains(&list.content)?
-        {
-            // Put together before: whoever names all its chunks has all its bytes.
-            self.stage(account, &list)?;
-            return Ok(false);
-        }
-        let size = file.size();
-        let mut chunks: Vec<Chunk> = Vec::new();
-        let agrees = |digests: &Digests| file.sha256.is_none_or(|sha256| sha256 == digests.sha256);
-        let digests = {
-            let mut reader = source.read(file, &mut chunks);
-            inner
-                .store
-                .import_if(&mut reader, size, false, &agrees, &mut |_| {})?
-        };
-        let list = FileList {
-            file: file.hash,
-            content: digests.blake3,
-            sha256: digests.sha256,
-            chunks,
-        };
-        self.remember(account, source, file, &list)?;
-        self.stage(account, &list)?;
-        Ok(true)
-    }
-
-    fn stage(&self, account: &AccountId, list: &FileList) -> Result<(), StoreError> {
-        let inner = &self.inner;
-        let digests = Digests {
-            blake3: list.content,
-            sha256: list.sha256,
-            git: None,
-            size: list.size(),
-        };
-        let (staging, journal) = (&inner.staging, &inner.journal);
-        staging.add(journal, *account, &digests, Some(list.file), now_s())
-    }
-
-    /// Keeps what is known of a file, and where the chunks of its xorbs stand now.
-    fn remember(
-        &self,
-        account: &AccountId,
-        source: &mut Source<'_>,
-        file: &ShardFile,
-        list: &FileList,
-    ) -> Result<(), StoreError> {
-        let inner = &self.inner;
-        let mut batch = inner.store.batch();
-        list.remember(&mut batch);
-        let mut maps: HashMap<XetHash, (XorbMap, bool)> = HashMap::new();
-        let mut offset = 0;
-        for term in &file.terms {
-            if !maps.contains_key(&term.xorb)
-                && let Some(known) = source.known(&term.xorb)?
-            {
-                maps.insert(term.xorb, (known.map().clone(), false));
-            }
-            if let Some((map, is_changed)) = maps.get_mut(&term.xorb) {
-                *is_changed |= map.cover(term.start, term.end - term.start, list.content, offset);
-            }
-            offset += u64::from(term.size);
-        }
-        for (xorb, (map, is_changed)) in &maps {
-            if *is_changed {
-                let blob = batch.put(map.encode().into());
-                batch.link(LinkKind::XetXorb, *xorb.as_bytes(), blob);
-            }
-        }
-        batch.commit()?;
-        for (xorb, (map, is_changed)) in &maps {
-            if *is_changed {
-                source.forget(xorb);
-            }
-            if map.is_covered() {
-                inner.sent_xorbs.remove(account, xorb);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a xorb is there for an account: it sent it, or may read all that it is made of.
-    fn may_use(
-        &self,
-        account: &AccountId,
-        who: &Who,
-        repo: &Repo,
-        known: &Known,
-    ) -> Result<bool, RepoError> {
-        if known.is_sent() {
-            return Ok(true);
-        }
-        let mut contents: Vec<Blake3> = known.map().spans.iter().map(|span| span.content).collect();
-        contents.sort_unstable();
-        contents.dedup();
-        for content in contents {
-            if !self.may_have(account, who, repo, &content)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether an account sent a content, or may read a repository that reaches it.
-    fn may_have(
-        &self,
-        account: &AccountId,
-        who: &Who,
-        repo: &Repo,
+        reach: &mut Reach<'_>,
         content: &Blake3,
     ) -> Result<bool, RepoError> {
         let inner = &self.inner;
-        Ok(inner.staging.has(account, content, now_s())
+        let sent = matches!(who, Who::Account(caller)
+            if inner.staging.has(&caller.account, content, now_s()));
+        Ok(sent
             || inner.access.is_public(&access::prefix(content))
-            || (self.may_read(who, repo) && repo.has_content(content)?))
+            || (self.may_read(who, reach.repo()) && reach.has(content)?))
     }
 
     /// A shard that tells of a chunk which is stored, and of those around it; nothing where the account may not
     /// know of it.
     pub fn dedup_answer(
         &self,
-        account: &AccountId,
         who: &Who,
         repo: &Repo,
         chunk: &XetHash,
@@ -260,58 +148,62 @@ impl Node {
         let Some(list) = inner.file_list(LinkKind::XetChunk, chunk.as_bytes())? else {
             return Ok(None);
         };
-        if !self.may_have(account, who, repo, &list.content)? {
+        if !self.may_fetch(who, &mut Reach::new(repo), &list.content)? {
             return Ok(None);
         }
         let runs = read::runs(&list.chunks);
-        let Some(run) = runs.into_iter().find(|run| {
+        let has = |run: &read::Run| {
             let range = run.first..run.first + run.count;
             list.chunks[range].iter().any(|other| other.hash == *chunk)
-        }) else {
+        };
+        let Some(at) = runs.iter().position(has) else {
             return Ok(None);
         };
-        let chunks = list.chunks[run.first..run.first + run.count].to_vec();
-        debug_assert!(chunks.len() <= ANSWER_CHUNKS_MAX);
-        let hash = xorb_hash(chunks.iter().copied());
-        // Whoever is told of it may refer to it.
-        let _lease = inner.store.lease();
-        let known = inner.xorb_map(&hash)?;
-        if known.is_none_or(|map| !map.is_covered()) {
-            let mut map = XorbMap {
-                chunks: chunks.clone(),
-                spans: Vec::new(),
-            };
-            let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-            map.cover(0, count, list.content, run.offset);
-            let mut batch = inner.store.batch();
-            let blob = batch.put(map.encode().into());
-            batch.link(LinkKind::XetXorb, *hash.as_bytes(), blob);
-            batch.commit()?;
-        }
-        let dedup = |chunk: &Chunk| ShardChunk {
-            chunk: *chunk,
-            dedup: true,
-        };
-        let xorb = ShardXorb {
-            hash,
-            packed: 0,
-            chunks: chunks.iter().map(dedup).collect(),
-        };
+        // Clients ask for few chunks of a file, and find the others in what surrounds these.
+        let mut told = 0;
+        let around = runs[at..].iter().chain(runs[..at].iter().rev());
+        let around = around.take_while(|run| {
+            told += run.count;
+            told <= ANSWER_CHUNKS_MAX
+        });
+        let xorbs = self.addressable(&list, around)?;
         let now = now_s();
-        let answer = Shard::dedup_answer(vec![xorb], None, now, now + DEDUP_S);
+        let answer = Shard::dedup_answer(xorbs, None, now, now + DEDUP_S);
         Ok(Some(answer.encode()?))
     }
 
-    /// Whether somebody may have a content through a repository: it reaches it, or all that is public does, or
-    /// the account sent it.
-    pub fn may_fetch(&self, who: &Who, repo: &Repo, content: &Blake3) -> Result<bool, RepoError> {
-        if let Who::Account(caller) = who {
-            return self.may_have(&caller.account, who, repo, content);
+    /// The xorbs that runs of a file are: whoever is told of them may refer to them.
+    fn addressable<'a>(
+        &self,
+        list: &FileList,
+        runs: impl Iterator<Item = &'a read::Run>,
+    ) -> Result<Vec<ShardXorb>, StoreError> {
+        let inner = &self.inner;
+        let _lease = inner.store.lease();
+        let mut batch = inner.store.batch();
+        let mut xorbs = Vec::new();
+        for run in runs {
+            let chunks = &list.chunks[run.first..run.first + run.count];
+            let hash = xorb_hash(chunks.iter().copied());
+            if !inner.xorb_map(&hash)?.is_some_and(|map| map.is_covered()) {
+                let mut map = XorbMap::new(chunks.to_vec());
+                let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+                map.cover(0, count, list.content, run.offset);
+                let blob = batch.put(map.encode().into());
+                batch.link(LinkKind::XetXorb, *hash.as_bytes(), blob);
+            }
+            let dedup = |chunk: &Chunk| ShardChunk {
+                chunk: *chunk,
+                dedup: true,
+            };
+            xorbs.push(ShardXorb {
+                hash,
+                packed: 0,
+                chunks: chunks.iter().map(dedup).collect(),
+            });
         }
-        if self.inner.access.is_public(&access::prefix(content)) {
-            return Ok(true);
-        }
-        Ok(self.may_read(who, repo) && repo.has_content(content)?)
+        batch.commit()?;
+        Ok(xorbs)
     }
 
     /// Whether a file can be downloaded through xet: its chunks are known, and are those of that content. Where
@@ -339,6 +231,168 @@ impl Node {
     }
 }
 
+/// A shard that is being taken.
+struct Taking<'a> {
+    node: &'a Node,
+    account: &'a AccountId,
+    who: &'a Who,
+    reach: Reach<'a>,
+    source: Source<'a>,
+}
+
+impl Taking<'_> {
+    /// Makes one file; says whether the account sent it for the first time: of what others sent nobody learns.
+    fn file(&mut self, file: &ShardFile) -> Result<bool, XetError> {
+        let inner = &self.node.inner;
+        if !inner.staging.has_room(self.account) {
+            return Err(XetError::Full);
+        }
+        let count =
+            |term: &cairn_protocol::xet::Term| u64::from(term.end.saturating_sub(term.start));
+        let chunks: u64 = file.terms.iter().map(count).sum();
+        if chunks > XET_FILE_CHUNKS_MAX || file.size() > FETCH_BYTES_MAX {
+            return Err(XetError::TooLarge { chunks });
+        }
+        self.verify(file)?;
+        let list = match self.known(file)? {
+            Some(list) => list,
+            None => self.make(file)?,
+        };
+        // What is known already may have come in other xorbs: those that are named here stay addressable, too.
+        self.remember(file, &list)?;
+        let is_new = !inner.staging.has(self.account, &list.content, now_s());
+        let digests = Digests {
+            blake3: list.content,
+            sha256: list.sha256,
+            git: None,
+            size: list.size(),
+        };
+        inner.stage(self.account, &digests, Some(list.file))?;
+        Ok(is_new)
+    }
+
+    /// Checks a file against the chunks of the xorbs that it names, each of which the account must have.
+    fn verify(&mut self, file: &ShardFile) -> Result<(), XetError> {
+        // A file may name a xorb many times; whether it may be named is asked once.
+        let mut seen: HashMap<XetHash, bool> = HashMap::new();
+        let mut failed: Option<XetError> = None;
+        let verified = file.verify(|xorb| {
+            let known = match self.source.known(xorb) {
+                Ok(known) => known?,
+                Err(error) => {
+                    failed.get_or_insert(error.into());
+                    return None;
+                }
+            };
+            if let Some(may) = seen.get(xorb) {
+                return may.then_some(Chunks(known));
+            }
+            match self.may_use(&known) {
+                Ok(may) => {
+                    seen.insert(*xorb, may);
+                    may.then_some(Chunks(known))
+                }
+                Err(error) => {
+                    failed.get_or_insert(error.into());
+                    None
+                }
+            }
+        });
+        failed.map_or(Ok(()), Err)?;
+        Ok(verified?)
+    }
+
+    /// Whether a xorb is there for the account: it sent it, or may have all that it is made of.
+    fn may_use(&mut self, known: &Known) -> Result<bool, RepoError> {
+        if known.is_sent() {
+            return Ok(true);
+        }
+        let contents: HashSet<Blake3> = known.map().spans.iter().map(|span| span.content).collect();
+        for content in contents {
+            if !self.node.may_fetch(self.who, &mut self.reach, &content)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The file, where it was put together before: whoever names all its chunks has all its bytes.
+    fn known(&self, file: &ShardFile) -> Result<Option<FileList>, StoreError> {
+        let inner = &self.node.inner;
+        let list = inner.file_list(LinkKind::XetFile, file.hash.as_bytes())?;
+        let Some(list) = list else {
+            return Ok(None);
+        };
+        let agrees = file.sha256.is_none_or(|sha256| sha256 == list.sha256);
+        Ok((agrees && inner.store.contains(&list.content)?).then(|| FileList::clone(&list)))
+    }
+
+    /// Puts a file together.
+    fn make(&mut self, file: &ShardFile) -> Result<FileList, XetError> {
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let agrees = |digests: &Digests| file.sha256.is_none_or(|sha256| sha256 == digests.sha256);
+        let store = &self.node.inner.store;
+        let mut reader = self.source.read(file, &mut chunks);
+        let made = store.import_if(&mut reader, file.size(), false, &agrees, &mut |_| {});
+        let digests = made.map_err(source::unwrapped)?;
+        Ok(FileList {
+            file: file.hash,
+            content: digests.blake3,
+            sha256: digests.sha256,
+            chunks,
+        })
+    }
+
+    /// Keeps what is known of a file, and where the chunks of its xorbs stand now.
+    fn remember(&mut self, file: &ShardFile, list: &FileList) -> Result<(), StoreError> {
+        let inner = &self.node.inner;
+        // Two shards at once would each write a map without the other's part.
+        let _turn = inner.sent_xorbs.turn();
+        let mut batch = inner.store.batch();
+        let known = inner
+            .store
+            .linked(LinkKind::XetFile, list.file.as_bytes())?;
+        if known != Some(Blake3::of(&list.encode())) {
+            list.remember(&mut batch);
+        }
+        let mut maps: HashMap<XetHash, (XorbMap, bool)> = HashMap::new();
+        let mut offset = 0;
+        for term in &file.terms {
+            if !maps.contains_key(&term.xorb) {
+                self.source.forget(&term.xorb);
+                if let Some(known) = self.source.known(&term.xorb)? {
+                    maps.insert(term.xorb, (known.map().clone(), false));
+                }
+            }
+            if let Some((map, is_changed)) = maps.get_mut(&term.xorb) {
+                *is_changed |= map.cover(term.start, term.end - term.start, list.content, offset);
+            }
+            offset += u64::from(term.size);
+        }
+        for (xorb, (map, is_changed)) in &maps {
+            if *is_changed {
+                let blob = batch.put(map.encode().into());
+                batch.link(LinkKind::XetXorb, *xorb.as_bytes(), blob);
+            }
+        }
+        batch.commit()?;
+        for (xorb, (map, is_changed)) in &maps {
+            if *is_changed {
+                self.source.forget(xorb);
+            }
+            // What stands in files of others alone has to stay the account's own.
+            let now = now_s();
+            let is_own = map.spans.iter().all(|span| {
+                span.content == list.content || inner.staging.has(self.account, &span.content, now)
+            });
+            if map.is_covered() && is_own {
+                inner.sent_xorbs.remove(self.account, xorb);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The chunks of a xorb.
 struct Chunks(Arc<Known>);
 
@@ -357,11 +411,18 @@ impl Inner {
         &self,
         kind: LinkKind,
         name: &[u8; 32],
-    ) -> Result<Option<FileList>, StoreError> {
+    ) -> Result<Option<Arc<FileList>>, StoreError> {
         let Some(blob) = self.store.linked(kind, name)? else {
             return Ok(None);
         };
-        Ok(FileList::decode(&self.store.blob(&blob)?))
+        if let Some(list) = self.file_lists.get(&blob) {
+            return Ok(Some(list));
+        }
+        let list = FileList::decode(&self.store.blob(&blob)?).map(Arc::new);
+        if let Some(list) = &list {
+            self.file_lists.insert(blob, Arc::clone(list));
+        }
+        Ok(list)
     }
 
     /// What is known of a xorb.
@@ -387,7 +448,15 @@ impl Inner {
             if !self.store.contains(&blob)? {
                 continue;
             }
-            let bytes = self.store.blob(&blob)?;
+            // What can't be read stays: it must not keep others from being collected.
+            let bytes = match self.store.blob(&blob) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    tracing::warn!(%blob, %error, "what is known of a file could not be read");
+                    kept.push(blob);
+                    continue;
+                }
+            };
             let stays = match kind {
                 LinkKind::XetXorb => XorbMap::decode(&bytes)
                     .is_some_and(|map| map.spans.iter().all(|span| live(&span.content))),

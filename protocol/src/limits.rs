@@ -139,4 +139,6 @@ pub const XORB_BYTES_MAX: usize = XORB_UNPACKED_BYTES_MAX + (512 << 10);
 pub const SHARD_BYTES_MAX: usize = 64 << 20;
 /// Chunks that all terms of one shard name (2 TiB of usual ones), since checking them takes time for each;
 /// a shard with more is refused.
-pub const SHARD_TERM_CHUNKS_MAX: u64 = 1 << 25;
+pub const SHARD_TERM_CHUNKS_MAX: u64 = 1 << 21;
+/// Chunks of one file that comes as xorbs, some 100 GB of it; a larger one is refused, and can be sent as LFS.
+pub const XET_FILE_CHUNKS_MAX: u64 = 1_600_000;

@@ -143,7 +143,7 @@ class Hub:
         return True
 
     def begin(self, url: str, begin: bytes, size: int) -> http.client.HTTPConnection:
-        """Sends the beginning of a body of so many bytes; returns the connection on which the rest is awaited."""
+        """Sends the beginning of a body of so many bytes; on the connection the rest is awaited."""
         connection = self.gateway.connect(ANSWER_SECONDS)
         connection.putrequest("PUT", _path(url))
         connection.putheader("Content-Length", str(size))

@@ -1,10 +1,12 @@
 //! `objects/batch`: where each object is to be sent to, or can be had from.
 
+use std::collections::{HashMap, HashSet};
+
 use axum::extract::Request;
 use axum::response::Response;
 use cairn_node::permission::Access;
-use cairn_node::repos::Repo;
-use cairn_protocol::hash::Sha256;
+use cairn_node::repos::{Reach, Repo};
+use cairn_protocol::hash::{GitOid, Sha256};
 use cairn_protocol::limits::FETCH_BYTES_MAX;
 use cairn_protocol::name::RepoKind;
 use serde::Deserialize;
@@ -23,6 +25,8 @@ use crate::url::{Asked, Segment};
 
 /// Objects of one request; more are answered 413.
 const OBJECTS_MAX: usize = 1_000;
+/// Parts of all objects of one request; more are answered 413.
+const PARTS_MAX: u64 = 20_000;
 /// Bytes of a part of a multipart upload.
 pub(super) const PART_BYTES: u64 = 64 << 20;
 /// Bytes from which on an upload has parts: what it can't resume is sent again.
@@ -101,37 +105,68 @@ fn answer(
     if is_upload {
         asker.must(gateway, Access::Write, repo)?;
     }
-    let may_multipart = wanted.transfers.iter().any(|name| name == "multipart");
     let mut objects: Vec<Value> = Vec::with_capacity(wanted.objects.len());
-    for object in &wanted.objects {
-        let sha256: Sha256 = object.oid.parse().map_err(|_| {
-            ApiError::unprocessable(format!("{:?} is not 64 hex digits", object.oid))
-        })?;
-        let shown = if is_upload {
-            upload(
+    let named = |object: &Object| {
+        object
+            .oid
+            .parse::<Sha256>()
+            .map_err(|_| ApiError::unprocessable(format!("{:?} is not 64 hex digits", object.oid)))
+    };
+    if is_upload {
+        let may_multipart = wanted.transfers.iter().any(|name| name == "multipart");
+        let taken = wanted
+            .objects
+            .iter()
+            .filter(|object| object.size <= FETCH_BYTES_MAX);
+        if taken
+            .map(|object| parts_of(object.size, may_multipart))
+            .sum::<u64>()
+            > PARTS_MAX
+        {
+            return Err(ApiError::too_large(format!(
+                "The objects have more than {PARTS_MAX} parts of {PART_BYTES} bytes: ask for fewer at a time"
+            )));
+        }
+        let mut reach = Reach::new(repo);
+        for object in &wanted.objects {
+            let (sha256, size) = (named(object)?, object.size);
+            let shown = upload(
                 gateway,
                 asker,
                 asked,
-                repo,
+                &mut reach,
                 &sha256,
-                object.size,
+                size,
                 may_multipart,
-            )?
-        } else {
-            download(asked, repo, &sha256, object.size)?
-        };
-        objects.push(shown);
+            )?;
+            objects.push(shown);
+        }
+    } else {
+        let all = wanted.objects.iter().map(named);
+        let found = places(repo, all.collect::<Result<_, _>>()?)?;
+        for object in &wanted.objects {
+            objects.push(download(asked, repo, &found, &named(object)?, object.size));
+        }
     }
     Ok(media(
         &json!({ "transfer": "basic", "objects": objects, "hash_algo": "sha256" }),
     ))
 }
 
+/// In how many parts a file is sent: 0 for one that is sent whole.
+fn parts_of(size: u64, may_multipart: bool) -> u64 {
+    if may_multipart && size >= MULTIPART_BYTES_MIN {
+        size.div_ceil(PART_BYTES)
+    } else {
+        0
+    }
+}
+
 fn upload(
     gateway: &Gateway,
     asker: &Asker,
     asked: &Asked,
-    repo: &Repo,
+    reach: &mut Reach<'_>,
     sha256: &Sha256,
     size: u64,
     may_multipart: bool,
@@ -145,18 +180,18 @@ fn upload(
         return Ok(shown);
     }
     let node = gateway.node();
-    let known = node.uploaded(&asker.who, repo, sha256)?;
+    let account = asker.caller()?.account;
+    let known = node.keep_uploaded(&account, &asker.who, reach, sha256)?;
     if known.is_some_and(|stored| stored.size == size) {
         return Ok(shown);
     }
-    let account = asker.caller()?.account;
     let link = |deed: Deed, part: u32| {
         let right = Right {
             deed,
             object: *sha256.as_bytes(),
             size,
             part,
-            repository: repo.id(),
+            repository: reach.repo().id(),
             account: Some(account),
             end: now_s() + RIGHT_S,
         };
@@ -172,8 +207,9 @@ fn upload(
         ))
     };
     let mut action = json!({ "expires_in": RIGHT_S });
-    if may_multipart && size >= MULTIPART_BYTES_MIN {
-        let count = u32::try_from(size.div_ceil(PART_BYTES)).map_err(ApiError::internal)?;
+    let parts = parts_of(size, may_multipart);
+    if parts > 0 {
+        let count = u32::try_from(parts).map_err(ApiError::internal)?;
         let mut header = Map::new();
         header.insert("chunk_size".to_owned(), PART_BYTES.to_string().into());
         for part in 1..=count {
@@ -188,13 +224,27 @@ fn upload(
     Ok(shown)
 }
 
-fn download(asked: &Asked, repo: &Repo, sha256: &Sha256, size: u64) -> Result<Value, ApiError> {
-    let found = repo.find_content(|file| file.sha256 == *sha256)?;
-    let Some((commit, path)) = found else {
-        return Ok(json!({
+/// Where each content stands in a repository: a commit that a ref leads to, and a path of it.
+type Places = HashMap<Sha256, (GitOid, String)>;
+
+/// Looks for contents in one walk.
+fn places(repo: &Repo, mut wanted: HashSet<Sha256>) -> Result<Places, ApiError> {
+    let mut found = Places::new();
+    repo.each_file(&mut |commit, path, file| {
+        if wanted.remove(&file.sha256) {
+            found.insert(file.sha256, (*commit, path.to_owned()));
+        }
+        !wanted.is_empty()
+    })?;
+    Ok(found)
+}
+
+fn download(asked: &Asked, repo: &Repo, found: &Places, sha256: &Sha256, size: u64) -> Value {
+    let Some((commit, path)) = found.get(sha256) else {
+        return json!({
             "oid": sha256.to_hex(), "size": size,
             "error": { "code": 404, "message": "This repository has no such object" },
-        }));
+        });
     };
     let prefix = match repo.kind() {
         RepoKind::Model => String::new(),
@@ -207,8 +257,8 @@ fn download(asked: &Asked, repo: &Repo, sha256: &Sha256, size: u64) -> Result<Va
         commit.to_hex(),
         path.join("/")
     );
-    Ok(json!({
+    json!({
         "oid": sha256.to_hex(), "size": size,
         "actions": { "download": { "href": asked.absolute(&href) } },
-    }))
+    })
 }

@@ -68,6 +68,11 @@ pub(super) fn decide(
         attributes.add("", text.as_bytes());
     }
     let ignored = match &asked.git_ignore {
+        Some(text) if text.len() as u64 > IGNORE_BYTES_MAX => {
+            return Err(ApiError::too_large(format!(
+                "A .gitignore of more than {IGNORE_BYTES_MAX} bytes is not read"
+            )));
+        }
         Some(text) => rules(text),
         None => committed_rules(&commit)?,
     };

@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use cairn_node::permission::Access;
+use cairn_node::repos::Reach;
 use cairn_node::xet::{Reconstruction, XetError, XorbRun};
 use cairn_protocol::xet::XetHash;
 use http_body::{Frame, SizeHint};
@@ -39,7 +40,7 @@ pub(super) async fn reconstruction(
             let node = gateway.node();
             let made = node.reconstruct(&file, range.clone())?;
             let made = made.ok_or_else(not_here)?;
-            if !node.may_fetch(&bearer.who, &bearer.repo, &made.content)? {
+            if !node.may_fetch(&bearer.who, &mut Reach::new(&bearer.repo), &made.content)? {
                 return Err(not_here());
             }
             if made.terms.is_empty() && range.is_some() {

@@ -144,6 +144,7 @@ pub(crate) fn private_namespace(
     let space = begin_namespace(&keys.private_root(), &home, false, account.created)?;
     let namespace = NamespaceId::from(space.id());
     let _turn = turn(node);
+    let account = &current(node, account)?;
     if account.private != Some(namespace) {
         node.repos.name_namespace(&account.name, namespace, true);
         say(
@@ -179,7 +180,15 @@ pub(crate) fn set_disabled(
     account: &Account,
     disabled: bool,
 ) -> Result<(), AccountError> {
-    say(node, account_entry(account, account.private, disabled))
+    let _turn = turn(node);
+    let account = current(node, account)?;
+    say(node, account_entry(&account, account.private, disabled))
+}
+
+/// An account as it is now; asked while the turn is held, so that no entry takes back what another one said.
+fn current(node: &Inner, account: &Account) -> Result<Account, AccountError> {
+    let found = node.accounts.by_id(&account.id);
+    found.ok_or_else(|| AccountError::Missing(account.name.clone()))
 }
 
 /// Makes a token; what lets its holder in is in the answer, and nowhere else.

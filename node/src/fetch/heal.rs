@@ -14,6 +14,7 @@ use tokio::time::{interval, timeout};
 use super::claims::Claimed;
 use super::search::{LOOK_UP_TIMEOUT, progressing};
 use super::{FetchError, Fetcher};
+use crate::access::{Access, prefix};
 use crate::blobs::TransferError;
 use crate::store::{Claim, Digests};
 
@@ -34,19 +35,19 @@ struct Failed {
 }
 
 /// Heals what is damaged, as long as the node runs.
-pub(super) fn spawn(fetcher: &Fetcher) {
+pub(super) fn spawn(fetcher: &Fetcher, access: Access) {
     // Not counted as a use of the node: it ends with it.
     let fetcher = fetcher.clone();
     fetcher.inner.clone().tasks.spawn(async move {
         let stop = fetcher.inner.stop.clone();
         tokio::select! {
             () = stop.cancelled() => {}
-            () = watch(&fetcher) => {}
+            () = watch(&fetcher, &access) => {}
         }
     });
 }
 
-async fn watch(fetcher: &Fetcher) {
+async fn watch(fetcher: &Fetcher, access: &Access) {
     let store = &fetcher.inner.store;
     let mut failed: HashMap<Blake3, Failed> = HashMap::new();
     let mut alarms = None;
@@ -95,7 +96,9 @@ async fn watch(fetcher: &Fetcher) {
             }
         }
         for (hash, digests) in &damaged {
-            let waits = failed.get(hash).is_some_and(|failed| failed.again > now);
+            let waits = failed.get(hash).is_some_and(|failed| failed.again > now)
+                // Peers don't have what is private, and are not told of it by being asked.
+                || (fetcher.inner.cache.has_private() && !access.is_public(&prefix(hash)));
             if healing.len() < HEALING_MAX && !waits && !under_way.contains(hash) {
                 under_way.push(*hash);
                 let (fetcher, hash, digests) = (fetcher.clone(), *hash, *digests);

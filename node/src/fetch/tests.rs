@@ -109,6 +109,7 @@ async fn on(seed: u8, upload_rate: Option<u64>, folder: Arc<TempDir>, store: Sto
     let fetcher = Fetcher::spawn(
         store.clone(),
         cache,
+        crate::access::Access::default(),
         blobs.clone(),
         swarm.clone(),
         stop.clone(),

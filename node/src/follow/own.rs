@@ -1,6 +1,7 @@
 //! This node's own side: makes what it shows readable to peers, then tells them of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cairn_protocol::hash::RepositoryId;
@@ -21,6 +22,7 @@ const LEARNT_AT_ONCE: usize = 4096;
 pub(super) struct Own {
     parts: Parts,
     learn: mpsc::Sender<Vec<Known>>,
+    forget: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
@@ -28,9 +30,15 @@ impl Own {
     pub(super) fn new(
         parts: Parts,
         learn: mpsc::Sender<Vec<Known>>,
+        forget: Arc<AtomicBool>,
         stop: CancellationToken,
     ) -> Self {
-        Self { parts, learn, stop }
+        Self {
+            parts,
+            learn,
+            forget,
+            stop,
+        }
     }
 
     /// Makes everything shown readable, says so through `related`, and then follows publications.
@@ -72,6 +80,10 @@ impl Own {
 
     /// Makes up for publications that there was no room for.
     async fn rescan(&self) {
+        // Here and nowhere else, so that no walk of what was public until now adds to it afterwards.
+        if self.forget.swap(false, Ordering::AcqRel) {
+            self.parts.access.clear();
+        }
         self.relate(self.parts.repos.all_shown()).await;
         let (store, repos) = (self.parts.store.clone(), self.parts.repos.clone());
         if let Some(known) = blocking(move || stored(&store, &repos)).await {

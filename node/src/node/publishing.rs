@@ -7,15 +7,16 @@ use std::io::Read;
 use cairn_protocol::hash::{Blake3, NamespaceId, Sha256};
 use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
 use cairn_protocol::path::RepoPath;
+use cairn_protocol::xet::XetHash;
 
-use super::{Node, now_s};
+use super::{Inner, Node, now_s};
 use crate::access;
 use crate::accounts::{self, Account, AccountError, AccountId, Accounts, NewToken};
 use crate::permission::{self, Access, Ruling, Scope, Subject, Who};
 use crate::publish::{
     self, Committed, Contents, Draft, NewRepository, PublishError, Publisher, RefMove, Stored,
 };
-use crate::repos::{Repo, RepoError};
+use crate::repos::{Reach, Repo, RepoError};
 use crate::staging::Part;
 use crate::store::{Digests, Lease, StoreError};
 
@@ -184,7 +185,6 @@ impl Node {
         })?;
         if is_private {
             // What only it reached is nobody else's from now on.
-            inner.access.clear();
             if let Some(network) = &inner.network {
                 network.follower.relate_anew();
             }
@@ -195,7 +195,11 @@ impl Node {
 
     /// Deletes a repository.
     pub fn delete_repository(&self, account: &AccountId, repo: &Repo) -> Result<(), PublishError> {
-        publish::delete(&self.inner, &self.publisher(account)?, repo)
+        publish::delete(&self.inner, &self.publisher(account)?, repo)?;
+        if let Some(network) = &self.inner.network {
+            network.follower.relate_anew();
+        }
+        Ok(())
     }
 
     /// Gives a repository another name in its namespace; the old one leads to it from now on.
@@ -327,9 +331,7 @@ impl Node {
         let agrees = |digests: &Digests| digests.sha256 == *sha256;
         let digests = inner.parts.take(account, sha256, size, count, |path| {
             let digests = inner.store.adopt(path, size, &agrees)?;
-            inner
-                .staging
-                .add(&inner.journal, *account, &digests, None, now_s())?;
+            inner.stage(account, &digests, None)?;
             Ok(digests)
         })?;
         Ok(sent(sha256, digests.blake3, size))
@@ -359,10 +361,10 @@ impl Node {
         contents: &[Sha256],
     ) -> Result<Vec<Sha256>, UploadError> {
         let inner = &self.inner;
-        let mut missing = Vec::new();
+        let (mut missing, mut reach) = (Vec::new(), Reach::new(repo));
         for sha256 in contents {
             let found = match inner.store.by_sha256(sha256)? {
-                Some(digests) if repo.has_content(&digests.blake3)? => digests,
+                Some(digests) if reach.has(&digests.blake3)? => digests,
                 _ => {
                     missing.push(*sha256);
                     continue;
@@ -372,11 +374,34 @@ impl Node {
                 return Err(UploadError::Full);
             }
             let xet = self.xet_of(&found.blake3)?;
-            inner
-                .staging
-                .add(&inner.journal, *account, &found, xet, now_s())?;
+            inner.stage(account, &found, xet)?;
         }
         Ok(missing)
+    }
+
+    /// As [`Node::uploaded`], and kept for the account's commits from now on.
+    pub fn keep_uploaded(
+        &self,
+        account: &AccountId,
+        who: &Who,
+        reach: &mut Reach<'_>,
+        sha256: &Sha256,
+    ) -> Result<Option<Stored>, UploadError> {
+        let inner = &self.inner;
+        let found = self.uploaded(who, reach, sha256)?;
+        if let Some(stored) = &found
+            && inner.staging.find(account, sha256, now_s()).is_none()
+            && inner.staging.has_room(account)
+        {
+            let digests = Digests {
+                blake3: stored.blake3,
+                sha256: stored.sha256,
+                git: None,
+                size: stored.size,
+            };
+            inner.stage(account, &digests, stored.xet)?;
+        }
+        Ok(found)
     }
 
     /// The content with that SHA-256, if the account sent it, or may read a repository that has it: nobody
@@ -384,7 +409,7 @@ impl Node {
     pub fn uploaded(
         &self,
         who: &Who,
-        repo: &Repo,
+        reach: &mut Reach<'_>,
         sha256: &Sha256,
     ) -> Result<Option<Stored>, RepoError> {
         let inner = &self.inner;
@@ -402,7 +427,7 @@ impl Node {
             return Ok(None);
         };
         let reached = inner.access.is_public(&access::prefix(&digests.blake3))
-            || (self.may_read(who, repo) && repo.has_content(&digests.blake3)?);
+            || (self.may_read(who, reach.repo()) && reach.has(&digests.blake3)?);
         if !reached {
             return Ok(None);
         }
@@ -456,6 +481,26 @@ impl Node {
         access: Option<Access>,
     ) -> Result<(), AccountError> {
         accounts::let_in(&self.inner, repo.id(), account, access)
+    }
+}
+
+impl Inner {
+    /// Notes that an account sent, or was told of, bytes that are stored; durable on return, and kept from then on.
+    pub(crate) fn stage(
+        &self,
+        account: &AccountId,
+        digests: &Digests,
+        xet: Option<XetHash>,
+    ) -> Result<(), StoreError> {
+        // It may have been a file in the cache, which was evicted since it was found to be here.
+        let _whole = self.cache.pushing();
+        if !self.store.contains(&digests.blake3)? {
+            return Err(StoreError::Absent {
+                hash: digests.blake3,
+            });
+        }
+        self.staging
+            .add(&self.journal, *account, digests, xet, now_s())
     }
 }
 

@@ -127,14 +127,10 @@ fn remove(
     mut current: Current,
 ) -> Result<(), PublishError> {
     let refs: Vec<RefName> = current.refs.0.keys().cloned().collect();
-    let mut parts = refs.chunks(CHANGES_MAX).peekable();
-    while let Some(part) = parts.next() {
-        let mut settings = None;
-        if parts.peek().is_none() {
-            let mut object = Object::new();
-            object.set(DELETED, 1_u64);
-            settings = Some(object);
-        }
+    for part in refs.chunks(CHANGES_MAX) {
+        // The first head already hides it, so that no reader sees it with some of its refs.
+        let mut settings = Object::new();
+        settings.set(DELETED, 1_u64);
         let gone = |reference: &RefName| Move {
             reference: reference.clone(),
             new: None,
@@ -142,7 +138,7 @@ fn remove(
         let moves = Moves {
             moves: part.iter().map(gone).collect(),
             card: Some(home::head_card(&Card::default(), None)),
-            settings,
+            settings: Some(settings),
         };
         let batch = node.store.batch();
         home::sign(node, publisher, &target, &current, moves, batch)?;
@@ -174,34 +170,38 @@ pub(crate) fn transplant(
     let id = loop {
         let mut current = home::current(node, &target)?;
         let settings = current.settings();
+        let is_hidden = settings.get(DELETED).is_some();
         let is_ours =
             matches!(settings.get(FROM), Some(Value::Text(id)) if *id == repo.id().to_hex());
-        if settings.get(DELETED).is_some() {
+        if !is_ours && is_hidden {
             current = Current::default();
-        } else if current.repository.is_some() && !is_ours {
+        } else if !is_ours && current.repository.is_some() {
             return Err(PublishError::Exists(target.full_name()));
         }
         let differs =
             |(name, new): &(&RefName, &RefTarget)| current.refs.0.get(*name) != Some(*new);
-        let moves: Vec<Move> = from
+        let all: Vec<Move> = from
             .refs
             .0
             .iter()
             .filter(differs)
-            .take(CHANGES_MAX)
             .map(|(name, new)| Move {
                 reference: name.clone(),
                 new: Some(new.clone()),
             })
             .collect();
-        if let Some(id) = current.repository.filter(|_| moves.is_empty()) {
+        if let Some(id) = current.repository.filter(|_| all.is_empty() && !is_hidden) {
             break id;
         }
         let mut settings = Object::new();
         settings.set(NAME, repo.name().as_str());
         settings.set(FROM, repo.id().to_hex());
+        // Shown with its last head, all refs at once.
+        if all.len() > CHANGES_MAX {
+            settings.set(DELETED, 1_u64);
+        }
         let moves = Moves {
-            moves,
+            moves: all.into_iter().take(CHANGES_MAX).collect(),
             card: from.shown_card(),
             settings: Some(settings),
         };
@@ -211,6 +211,22 @@ pub(crate) fn transplant(
     lead_on(node, &source, &target)?;
     on_made(&id)?;
     remove(node, publisher, &source, from)?;
+    // What it was before is nobody's business; needed no more.
+    let current = home::current(node, &target)?;
+    let mut settings = Object::new();
+    settings.set(NAME, repo.name().as_str());
+    let moves = Moves {
+        settings: Some(settings),
+        ..Moves::default()
+    };
+    home::sign(
+        node,
+        publisher,
+        &target,
+        &current,
+        moves,
+        node.store.batch(),
+    )?;
     Ok(id)
 }
 

@@ -135,6 +135,10 @@ impl Repos {
     pub(crate) fn pending(&self, repository: &RepositoryId) -> Option<Pending> {
         let state = self.read();
         let view = state.ledger.repository(repository)?;
+        // Peers don't have what is private, and are not told of it by being asked.
+        if state.private.contains(&view.namespace) {
+            return None;
+        }
         let head = view.head?;
         if state.complete.get(repository) == Some(&head.id) {
             return None;

@@ -1,6 +1,6 @@
 //! One repository at one head.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use cairn_protocol::accept::RepositoryView;
@@ -41,6 +41,7 @@ struct Inner {
     shown_name: String,
     shown_namespace_len: usize,
     is_private: bool,
+    is_deleted: bool,
     signer: String,
     version: (u64, u64),
     head: RecordId,
@@ -92,16 +93,13 @@ impl From<Card> for CardView {
 }
 
 impl Repo {
-    /// `None` while no head was accepted, and once the repository is deleted.
+    /// `None` while no head was accepted.
     pub(super) fn new(
         reader: Arc<Reader>,
         view: &RepositoryView<'_>,
         context: Context,
     ) -> Option<Self> {
         let head = view.head.as_ref()?;
-        if head.settings.get(DELETED).is_some() {
-            return None;
-        }
         let Context {
             pinned,
             name,
@@ -122,6 +120,7 @@ impl Repo {
                 shown_name: format!("{shown_namespace}/{name}"),
                 name,
                 is_private,
+                is_deleted: head.settings.get(DELETED).is_some(),
                 signer: head.signer.to_string(),
                 version: (head.epoch, head.seq),
                 head: head.id,
@@ -196,6 +195,11 @@ impl Repo {
     /// The namespace part of [`Self::shown_name`].
     pub fn shown_namespace(&self) -> &str {
         &self.inner.shown_name[..self.inner.shown_namespace_len]
+    }
+
+    /// Whether its head says that it is not to be shown any more.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.inner.is_deleted
     }
 
     /// Whether only those may see it who were let in.
@@ -300,26 +304,28 @@ impl Repo {
         ))
     }
 
-    /// Where a content stands in this repository: a commit that a ref leads to, and a path of it.
-    ///
-    /// Looks through the files of every ref, the default branch first.
-    pub fn find_content(
+    /// Shows every file of every commit that a ref leads to, the default branch's first, until `see` has enough.
+    pub fn each_file(
         &self,
-        is_it: impl Fn(&FileEntry) -> bool,
-    ) -> Result<Option<(GitOid, String)>, RepoError> {
+        see: &mut dyn FnMut(&GitOid, &str, &FileEntry) -> bool,
+    ) -> Result<(), RepoError> {
         let refs = self.refs()?;
-        let default = refs.get_key_value(DEFAULT_REF);
-        for (name, oid) in default.into_iter().chain(refs) {
-            let commit = self.commit(name)?;
+        let default = refs.get(DEFAULT_REF);
+        let mut seen = HashSet::new();
+        for oid in default.into_iter().chain(refs.values()) {
+            if !seen.insert(oid) {
+                continue;
+            }
+            let commit = self.commit(&oid.to_hex())?;
             let mut after: Option<String> = None;
             loop {
                 let entries = commit.tree("", true, after.as_deref(), ENTRIES_AT_ONCE)?;
-                let has = |entry: &&Entry| match &entry.kind {
-                    EntryKind::File(file) => is_it(file),
-                    EntryKind::Directory => false,
-                };
-                if let Some(found) = entries.iter().find(has) {
-                    return Ok(Some((*oid, found.path.clone())));
+                for entry in &entries {
+                    if let EntryKind::File(file) = &entry.kind
+                        && !see(oid, &entry.path, file)
+                    {
+                        return Ok(());
+                    }
                 }
                 if entries.len() < ENTRIES_AT_ONCE {
                     break;
@@ -327,13 +333,7 @@ impl Repo {
                 after = entries.last().map(|entry| entry.path.clone());
             }
         }
-        Ok(None)
-    }
-
-    /// Whether a file that a ref leads to has that content.
-    pub fn has_content(&self, content: &Blake3) -> Result<bool, RepoError> {
-        let found = self.find_content(|file| file.blake3 == Some(*content))?;
-        Ok(found.is_some())
+        Ok(())
     }
 
     /// Why the default branch's commit is invalid, where a file of it was fetched and found to be another

@@ -29,6 +29,8 @@ pub(crate) struct XorbMap {
     pub(crate) chunks: Vec<Chunk>,
     /// By first chunk, none over another; chunks that stand in none are only in the xorb itself.
     pub(crate) spans: Vec<Span>,
+    /// Bytes of the chunks before each.
+    starts: Vec<u64>,
 }
 
 /// Chunks that stand one after another in one content.
@@ -70,16 +72,33 @@ impl FileList {
 }
 
 impl XorbMap {
+    /// A xorb of which nothing is known but its chunks.
+    pub(crate) fn new(chunks: Vec<Chunk>) -> Self {
+        Self::with_spans(chunks, Vec::new())
+    }
+
+    fn with_spans(chunks: Vec<Chunk>, spans: Vec<Span>) -> Self {
+        let mut at = 0;
+        let starts = chunks.iter().map(|chunk| {
+            let start = at;
+            at += u64::from(chunk.size);
+            start
+        });
+        Self {
+            starts: starts.collect(),
+            chunks,
+            spans,
+        }
+    }
+
     /// Where a chunk stands: a content, and its offset in it.
     pub(crate) fn place(&self, index: u32) -> Option<(Blake3, u64)> {
         let at = self.spans.partition_point(|span| span.first <= index);
         let span = self.spans.get(at.checked_sub(1)?)?;
-        let inside = index - span.first;
-        if inside >= span.count {
+        if index - span.first >= span.count {
             return None;
         }
-        let before = &self.chunks[span.first as usize..index as usize];
-        let before: u64 = before.iter().map(|chunk| u64::from(chunk.size)).sum();
+        let before = self.starts[index as usize] - self.starts[span.first as usize];
         Some((span.content, span.offset + before))
     }
 
@@ -149,7 +168,7 @@ impl XorbMap {
             end = span.first.checked_add(span.count)?;
             spans.push(span);
         }
-        (end as usize <= chunks.len()).then_some(Self { chunks, spans })
+        (end as usize <= chunks.len()).then(|| Self::with_spans(chunks, spans))
     }
 }
 
@@ -225,7 +244,7 @@ mod tests {
             chunks in chunks(30), told in prop::collection::vec((0..30_u32, 1..30_u32, 0..1000_u64), 0..12),
         ) {
             let number = u32::try_from(chunks.len()).unwrap();
-            let mut map = XorbMap { chunks: chunks.clone(), spans: Vec::new() };
+            let mut map = XorbMap::new(chunks.clone());
             let mut expected = vec![None; chunks.len()];
             for (index, (first, count, offset)) in told.into_iter().enumerate() {
                 let first = first % number;

@@ -127,8 +127,10 @@ impl FileList {
         let blob = batch.put(self.encode().into());
         batch.link(LinkKind::XetFile, *self.file.as_bytes(), blob);
         batch.link(LinkKind::XetContent, *self.content.as_bytes(), blob);
+        let mut linked = HashSet::new();
         for (index, chunk) in self.chunks.iter().enumerate() {
-            if index == 0 || chunk.hash.is_dedup_eligible() {
+            let is_asked_for = index == 0 || chunk.hash.is_dedup_eligible();
+            if is_asked_for && linked.insert(chunk.hash) {
                 batch.link(LinkKind::XetChunk, *chunk.hash.as_bytes(), blob);
             }
         }

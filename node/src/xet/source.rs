@@ -71,10 +71,7 @@ impl<'a> Source<'a> {
             (Some(map), is_sent) => Known { map, is_sent },
             (None, true) => {
                 let chunks = self.sent.get(hash).map(|sent| sent.chunks.clone());
-                let map = XorbMap {
-                    chunks: chunks.unwrap_or_default(),
-                    spans: Vec::new(),
-                };
+                let map = XorbMap::new(chunks.unwrap_or_default());
                 Known { map, is_sent: true }
             }
             (None, false) => return Ok(None),
@@ -166,6 +163,21 @@ impl<'a> Source<'a> {
         }
         let (_, content) = self.content.as_ref().expect("invariant: just read");
         read_content(content, offset, size, out).map_err(StoreError::Source)
+    }
+}
+
+/// What a store says of a source that failed for a reason of ours: that reason.
+pub(super) fn unwrapped(error: StoreError) -> StoreError {
+    let StoreError::Source(source) = error else {
+        return error;
+    };
+    match source.downcast::<StoreError>() {
+        Ok(StoreError::Source(source)) | Err(source) => StoreError::Io {
+            operation: "read a part of a file from",
+            path: "xorbs".into(),
+            source,
+        },
+        Ok(error) => error,
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cairn_node::Node;
 use cairn_node::permission::Who;
 use cairn_node::publish::{Contents, Edit, PublishError, Stored};
-use cairn_node::repos::{EntryKind, Repo};
+use cairn_node::repos::{EntryKind, Reach, Repo};
 use cairn_protocol::hash::Sha256;
 use cairn_protocol::path::RepoPath;
 use serde::Deserialize;
@@ -85,7 +85,7 @@ struct Copy {
 pub(super) struct Assembly<'a> {
     node: &'a Node,
     who: &'a Who,
-    repo: &'a Repo,
+    reach: Reach<'a>,
     /// Full name of the ref.
     reference: &'a str,
     header: Option<Header>,
@@ -98,7 +98,7 @@ impl<'a> Assembly<'a> {
         Self {
             node,
             who,
-            repo,
+            reach: Reach::new(repo),
             reference,
             header: None,
             contents: node.contents(),
@@ -190,7 +190,7 @@ impl<'a> Assembly<'a> {
         let sha256: Sha256 = oid
             .parse()
             .map_err(|_| ApiError::bad_request(format!("{oid:?} is not 64 hex digits")))?;
-        let found = self.node.uploaded(self.who, self.repo, &sha256)?;
+        let found = self.node.uploaded(self.who, &mut self.reach, &sha256)?;
         let fits = found.filter(|stored| file.size.is_none_or(|size| size == stored.size));
         let stored = fits.ok_or_else(|| PublishError::NotUploaded {
             path: file.path.clone(),
@@ -211,7 +211,10 @@ impl<'a> Assembly<'a> {
 
     /// What stands at a path of this repository.
     fn at(&self, path: &str, revision: Option<&str>) -> Result<Stored, ApiError> {
-        let commit = self.repo.commit(revision.unwrap_or(self.reference))?;
+        let commit = self
+            .reach
+            .repo()
+            .commit(revision.unwrap_or(self.reference))?;
         let missing = || PublishError::Missing {
             path: path.chars().take(200).collect(),
         };
