@@ -41,9 +41,9 @@ struct NewUser {
 
 /// `GET /api/whoami-v2`.
 pub(crate) fn whoami(order: &Order<'_>) -> Result<Reply, ApiError> {
-    let account = order.asker.account(order.gateway)?;
-    let token = order.asker.token.as_ref();
-    let token = token.ok_or_else(|| order.asker.unauthorized())?;
+    let account = order.client.account(order.gateway)?;
+    let token = order.client.token.as_ref();
+    let token = token.ok_or_else(|| order.client.unauthorized())?;
     Ok(Reply::json(&json!({
         "type": "user",
         "id": account.id.to_string(),
@@ -107,15 +107,15 @@ fn shown(token: &Token) -> Value {
 }
 
 fn tokens(order: &Order<'_>) -> Result<Reply, ApiError> {
-    let account = order.asker.account(order.gateway)?;
+    let account = order.client.account(order.gateway)?;
     let tokens = order.gateway.node().accounts().tokens(&account.id);
     Ok(Reply::json(&tokens.iter().map(shown).collect::<Vec<_>>()))
 }
 
 /// The account, where whoever asks may change tokens at all: a token that may not write makes none that may.
 fn changing(order: &Order<'_>) -> Result<Account, ApiError> {
-    let account = order.asker.account(order.gateway)?;
-    let scope = &order.asker.caller()?.scope;
+    let account = order.client.account(order.gateway)?;
+    let scope = &order.client.caller()?.scope;
     if !scope.writes || scope.repositories.is_some() {
         return Err(ApiError::forbidden(
             "This takes a token with the scope `write`, for all repositories",

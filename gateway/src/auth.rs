@@ -16,7 +16,7 @@ use crate::gateway::Gateway;
 
 /// Whoever sent a request.
 #[derive(Debug, Clone)]
-pub(crate) struct Asker {
+pub(crate) struct Client {
     pub(crate) who: Who,
     /// The token, where it is one of ours.
     pub(crate) token: Option<Token>,
@@ -24,7 +24,7 @@ pub(crate) struct Asker {
     is_wrong: bool,
 }
 
-impl Asker {
+impl Client {
     /// Whoever sends these headers: `Authorization: Bearer TOKEN`, or Basic with the token for a password.
     pub(crate) fn of(gateway: &Gateway, headers: &HeaderMap) -> Self {
         let credentials = headers.get(AUTHORIZATION);

@@ -28,7 +28,7 @@ use quick_cache::{Equivalent, Weighter, sync::Cache};
 
 use self::document::{Document, Face, Facts};
 pub(crate) use self::openings::Openings;
-use crate::auth::Asker;
+use crate::auth::Client;
 use crate::error::{ApiError, REPO_COMMIT, ascii, reading_only};
 use crate::gateway::Gateway;
 use crate::reply::Reply;
@@ -56,9 +56,9 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Respo
         return with_xet(&gateway, &request, document.answer(&request)?);
     }
     let uri = request.uri().clone();
-    let asker = Asker::of(&gateway, request.headers());
+    let client = Client::of(&gateway, request.headers());
     let (loaded, is_private) = gateway
-        .blocking(move |gateway| load(gateway, &asker, uri.path(), uri.query()))
+        .blocking(move |gateway| load(gateway, &client, uri.path(), uri.query()))
         .await?;
     let opened = match loaded {
         Loaded::Opened(opened) => {
@@ -70,7 +70,7 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Respo
             }
             opened
         }
-        Loaded::Large(found) => open(&gateway, generation, path, found, is_private).await?,
+        Loaded::Large(found) => open(&gateway, generation, path, *found, is_private).await?,
         Loaded::Moved(path) => return Ok(Reply::moved(&path).into_response()),
     };
     let away = match opened {
@@ -113,7 +113,7 @@ fn with_xet(
 enum Loaded {
     Opened(Opened),
     /// A file that may take long to open.
-    Large(Found),
+    Large(Box<Found>),
     Moved(String),
 }
 
@@ -233,7 +233,7 @@ async fn open(
 /// Finds a file of a repository and makes its answer; also says whether the repository is private.
 fn load(
     gateway: &Gateway,
-    asker: &Asker,
+    client: &Client,
     path: &str,
     query: Option<&str>,
 ) -> Result<(Loaded, bool), ApiError> {
@@ -255,7 +255,7 @@ fn load(
         return Err(ApiError::no_route());
     }
     let (repo, rest) =
-        match repo::locate(gateway, asker, kind, prefix, readings.into_iter(), query)? {
+        match repo::locate(gateway, client, kind, prefix, readings.into_iter(), query)? {
             Located::Here(repo, rest) => (repo, rest),
             Located::Moved(path) => return Ok((Loaded::Moved(path), true)),
         };
@@ -293,7 +293,7 @@ fn load(
         hash,
     };
     if found.file.size > OPENED_AT_ONCE_BYTES_MAX {
-        return Ok((Loaded::Large(found), is_private));
+        return Ok((Loaded::Large(Box::new(found)), is_private));
     }
     Ok((Loaded::Opened(found.open(gateway)?), is_private))
 }

@@ -285,7 +285,7 @@ impl From<StoreError> for ApiError {
 impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
         let text = error.to_string();
-        let answer = match error {
+        match error {
             PublishError::Path(_) | PublishError::Refused { .. } => Self::unprocessable(text),
             PublishError::Moved => Self::new(StatusCode::PRECONDITION_FAILED, text),
             PublishError::Missing { .. } => {
@@ -299,11 +299,10 @@ impl From<PublishError> for ApiError {
                 Self::conflict(text)
             }
             PublishError::Elsewhere(_) | PublishError::Foreign(..) => Self::elsewhere(),
-            PublishError::Repo(error) => return error.into(),
-            PublishError::Store(error) => return error.into(),
-            error => return Self::internal(error),
-        };
-        answer
+            PublishError::Repo(error) => error.into(),
+            PublishError::Store(error) => error.into(),
+            error => Self::internal(error),
+        }
     }
 }
 

@@ -154,19 +154,19 @@ impl Gateway {
 /// Takes up metric samples, and lets go of answers nobody can ask for any more, for ever.
 async fn upkeep(gateway: Gateway) {
     let mut period = tokio::time::interval(UPKEEP_PERIOD);
-    let mut expired = None::<Instant>;
+    let mut cleared = None::<Instant>;
     loop {
         period.tick().await;
         metrics::upkeep();
-        let expires = expired.is_none_or(|at| at.elapsed() >= EXPIRE_PERIOD);
-        if expires {
-            expired = Some(Instant::now());
+        let is_due = cleared.is_none_or(|at| at.elapsed() >= EXPIRE_PERIOD);
+        if is_due {
+            cleared = Some(Instant::now());
         }
         let gateway = gateway.clone();
         let retired = tokio::task::spawn_blocking(move || {
             let generation = gateway.node().repos().generation();
             gateway.documents().retire(generation);
-            if expires {
+            if is_due {
                 gateway.node().expire_uploads();
             }
         });

@@ -30,7 +30,7 @@ use serde_json::json;
 
 pub(crate) use self::facts::Facts;
 use self::files::Reach;
-use crate::auth::Asker;
+use crate::auth::Client;
 use crate::error::{ApiError, reading_only};
 use crate::gateway::Gateway;
 use crate::publish::{self, Order, commit};
@@ -67,7 +67,7 @@ async fn no_route() -> ApiError {
 struct Question {
     uri: Uri,
     method: Method,
-    asker: Asker,
+    client: Client,
     asked: Asked,
     form: Bytes,
     is_json: bool,
@@ -82,7 +82,7 @@ impl Question {
     fn order<'a>(&'a self, gateway: &'a Gateway) -> Order<'a> {
         Order {
             gateway,
-            asker: &self.asker,
+            client: &self.client,
             method: &self.method,
             asked: &self.asked,
             body: &self.form,
@@ -100,12 +100,12 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Response {
 async fn question(gateway: Gateway, request: Request) -> Result<Reply, ApiError> {
     let (parts, body) = request.into_parts();
     let config = gateway.config();
-    let asker = Asker::of(&gateway, &parts.headers);
+    let client = Client::of(&gateway, &parts.headers);
     let form = match parts.method {
         Method::GET | Method::HEAD => Bytes::new(),
         Method::POST | Method::PUT | Method::DELETE => {
             // Only somebody known may send much, and not many at a time.
-            let is_known = asker.token.is_some();
+            let is_known = client.token.is_some();
             let large = is_known
                 && body::announced(&parts.headers)
                     .is_none_or(|length| length > config.body_bytes_max as u64);
@@ -125,7 +125,7 @@ async fn question(gateway: Gateway, request: Request) -> Result<Reply, ApiError>
             .get(CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")),
         method: parts.method,
-        asker,
+        client,
         uri: parts.uri,
         form,
     };
@@ -177,7 +177,7 @@ fn answer(gateway: &Gateway, question: &Question, reach: &Reach) -> Result<Reply
         reading_only(&question.method)?;
     }
     match (kind, segments) {
-        (Some(kind), [_]) => listing::list(gateway, &question.asker, kind, &question.asked),
+        (Some(kind), [_]) => listing::list(gateway, &question.client, kind, &question.asked),
         (Some(kind), [_, rest @ ..]) => about_repository(gateway, kind, rest, question, reach),
         (None, [only]) => about_gateway(gateway, &only.text, question),
         (None, [first, ..]) if first.text == "telemetry" => Ok(Reply::json(&json!({}))),
@@ -194,15 +194,15 @@ fn about_gateway(gateway: &Gateway, what: &str, question: &Question) -> Result<R
         )),
         "models-tags-by-type" => Ok(search::tags_by_type(
             gateway,
-            &question.asker,
+            &question.client,
             RepoKind::Model,
         )),
         "datasets-tags-by-type" => Ok(search::tags_by_type(
             gateway,
-            &question.asker,
+            &question.client,
             RepoKind::Dataset,
         )),
-        "quicksearch" => search::quick(gateway, &question.asker, &question.asked.query),
+        "quicksearch" => search::quick(gateway, &question.client, &question.asked.query),
         _ => Err(ApiError::no_route()),
     }
 }
@@ -221,12 +221,12 @@ fn about_repository(
         return Err(ApiError::no_route());
     }
     let query = question.uri.query();
-    let asker = &question.asker;
-    match repo::locate(gateway, asker, kind, &prefix, readings.into_iter(), query)? {
+    let client = &question.client;
+    match repo::locate(gateway, client, kind, &prefix, readings.into_iter(), query)? {
         Located::Moved(path) => Ok(Reply::moved(&path)),
         Located::Here(repo, rest) => match rest.split_first() {
             Some((verb, rest)) if publish::VERBS.contains(&&*verb.text) => {
-                asker.must(gateway, publish::wanted(&verb.text), &repo)?;
+                client.must(gateway, publish::wanted(&verb.text), &repo)?;
                 publish::about(&question.order(gateway), &repo, &verb.text, rest)
             }
             None => info::of_repository(gateway, &repo, &question.asked.query, reach),
@@ -247,7 +247,7 @@ fn about(
     match (verb, rest) {
         ("auth-check", []) => Ok(Reply::json(&json!({}))),
         ("auth-check", [what]) if what.text == "write" => {
-            question.asker.must(gateway, Access::Write, repo)?;
+            question.client.must(gateway, Access::Write, repo)?;
             Ok(Reply::json(&json!({})))
         }
         ("xet-read-token", [_, ..]) => xet::token(&question.order(gateway), repo, false),

@@ -12,7 +12,7 @@ use axum::http::Method;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 
-use crate::auth::Asker;
+use crate::auth::Client;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::url;
@@ -45,11 +45,11 @@ async fn answer(gateway: &Gateway, request: Request) -> Result<Response, ApiErro
     let (id, what) = path
         .split_once(".git/info/lfs/")
         .ok_or_else(ApiError::no_route)?;
-    let asker = Asker::of(gateway, request.headers());
+    let client = Client::of(gateway, request.headers());
     match what.trim_end_matches('/') {
         "objects/batch" if request.method() == Method::POST => {
             let segments = url::segments(id)?;
-            batch::serve(gateway, asker, &segments, request).await
+            batch::serve(gateway, client, &segments, request).await
         }
         // Nothing is locked here: git-lfs goes on without.
         "locks/verify" if request.method() == Method::POST => {

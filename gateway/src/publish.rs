@@ -20,7 +20,7 @@ use cairn_protocol::name::RepoKind;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::auth::Asker;
+use crate::auth::Client;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::reply::Reply;
@@ -45,7 +45,7 @@ pub(crate) const VERBS: [&str; 9] = [
 /// A request that changes something.
 pub(crate) struct Order<'a> {
     pub(crate) gateway: &'a Gateway,
-    pub(crate) asker: &'a Asker,
+    pub(crate) client: &'a Client,
     pub(crate) method: &'a Method,
     pub(crate) asked: &'a Asked,
     pub(crate) body: &'a Bytes,
@@ -92,6 +92,9 @@ pub(crate) fn content_of(
     Ok(bytes)
 }
 
+/// Answers one request.
+type Answer = fn(&Order<'_>) -> Result<Reply, ApiError>;
+
 /// Requests about no one repository: `/api/repos/…` and `/api/validate-yaml`; `None` where it is neither.
 pub(crate) fn about_all(
     order: &Order<'_>,
@@ -101,7 +104,7 @@ pub(crate) fn about_all(
         .iter()
         .map(|segment| segment.text.as_ref())
         .collect();
-    let (allowed, answer): (_, fn(&Order<'_>) -> Result<Reply, ApiError>) = match texts[..] {
+    let (allowed, answer): (_, Answer) = match texts[..] {
         ["repos", "create"] => (Method::POST, repos::create),
         ["repos", "delete"] => (Method::DELETE, repos::delete),
         ["repos", "move"] => (Method::POST, repos::rename),

@@ -10,7 +10,7 @@ use cairn_protocol::hash::GitOid;
 use cairn_protocol::limits::{PATH_DEPTH_MAX, REF_NAME_BYTES_MAX};
 use cairn_protocol::name::{RepoKind, check_segment};
 
-use crate::auth::Asker;
+use crate::auth::Client;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::url::Segment;
@@ -66,14 +66,14 @@ pub(crate) enum Located<'a> {
 /// No reading does, or there is none.
 pub(crate) fn locate<'a>(
     gateway: &Gateway,
-    asker: &Asker,
+    client: &Client,
     kind: RepoKind,
     prefix: &str,
     readings: impl Iterator<Item = Reading<'a>>,
     query: Option<&str>,
 ) -> Result<Located<'a>, ApiError> {
     for reading in readings {
-        match find(gateway, asker, kind, &reading.id)? {
+        match find(gateway, client, kind, &reading.id)? {
             Some(Found::Repo(repo)) => return Ok(Located::Here(repo, reading.rest)),
             Some(Found::Redirect(id)) => {
                 return Ok(Located::Moved(moved(prefix, &id, reading.rest, query)));
@@ -87,7 +87,7 @@ pub(crate) fn locate<'a>(
 /// What a name leads to for whoever asks: what may not be seen is not there, and no name leads to it.
 pub(crate) fn find(
     gateway: &Gateway,
-    asker: &Asker,
+    client: &Client,
     kind: RepoKind,
     id: &str,
 ) -> Result<Option<Found>, ApiError> {
@@ -98,9 +98,9 @@ pub(crate) fn find(
         Err(error) => return Err(error.into()),
     };
     let seen = match &found {
-        Found::Repo(repo) => asker.sees(gateway, repo),
+        Found::Repo(repo) => client.sees(gateway, repo),
         Found::Redirect(next) => match repos.find(kind, next) {
-            Ok(Found::Repo(repo)) => asker.sees(gateway, &repo),
+            Ok(Found::Repo(repo)) => client.sees(gateway, &repo),
             _ => false,
         },
     };
@@ -113,14 +113,14 @@ pub(crate) fn find(
 /// There is none, or none that may be seen.
 pub(crate) fn named(
     gateway: &Gateway,
-    asker: &Asker,
+    client: &Client,
     kind: RepoKind,
     id: &str,
 ) -> Result<Repo, ApiError> {
     let mut id = id.to_owned();
     // A rename answers with the name that holds now.
     for _ in 0..2 {
-        match find(gateway, asker, kind, &id)? {
+        match find(gateway, client, kind, &id)? {
             Some(Found::Repo(repo)) => return Ok(repo),
             Some(Found::Redirect(next)) => id = next,
             None => break,

@@ -10,7 +10,7 @@ use cairn_node::accounts::AccountId;
 use cairn_node::permission::{Caller, Scope, Who};
 use cairn_protocol::hash::RepositoryId;
 
-use crate::auth::Asker;
+use crate::auth::Client;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
@@ -121,9 +121,6 @@ impl Right {
         now_s: u64,
     ) -> Result<Self, ApiError> {
         let refused = || ApiError::forbidden("This link is not valid, or its time is over");
-        fn member<T: std::str::FromStr>(query: &crate::url::Pairs, name: &str) -> Option<T> {
-            query.first(name)?.parse().ok()
-        }
         let read = || {
             Some(Self {
                 deed,
@@ -147,9 +144,9 @@ impl Right {
     ///
     /// # Errors
     /// 403 where the account is gone or disabled.
-    pub(crate) fn holder(&self, gateway: &Gateway, writes: bool) -> Result<Asker, ApiError> {
+    pub(crate) fn holder(&self, gateway: &Gateway, writes: bool) -> Result<Client, ApiError> {
         let Some(id) = self.account else {
-            return Ok(Asker::known(Who::Anyone));
+            return Ok(Client::known(Who::Anyone));
         };
         let account = gateway.node().accounts().by_id(&id);
         let account = account
@@ -163,7 +160,7 @@ impl Right {
                 repositories: Some([self.repository].into()),
             },
         });
-        Ok(Asker::known(who))
+        Ok(Client::known(who))
     }
 
     fn account_text(&self) -> String {
@@ -198,6 +195,11 @@ impl Right {
         mac.update(&self.end.to_le_bytes());
         mac.finalize()
     }
+}
+
+/// A number of a link's query.
+fn member<T: std::str::FromStr>(query: &crate::url::Pairs, name: &str) -> Option<T> {
+    query.first(name)?.parse().ok()
 }
 
 /// An account in a link or token: `-` is nobody's.

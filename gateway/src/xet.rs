@@ -55,12 +55,12 @@ async fn telemetry() -> StatusCode {
 /// `xet-read-token/{revision}` and `xet-write-token/{revision}` of a repository.
 pub(crate) fn token(order: &Order<'_>, repo: &Repo, writes: bool) -> Result<Reply, ApiError> {
     let deed = if writes {
-        order.asker.must(order.gateway, Access::Write, repo)?;
+        order.client.must(order.gateway, Access::Write, repo)?;
         Deed::XetWrite
     } else {
         Deed::XetRead
     };
-    let account = order.asker.caller().map(|caller| caller.account).ok();
+    let account = order.client.caller().map(|caller| caller.account).ok();
     let end = now_s() + TOKEN_S;
     let right = Right::to_store(deed, repo.id(), account, end);
     let token = right.token(order.gateway.node());
@@ -154,10 +154,10 @@ fn bearer(gateway: &Gateway, parts: &Parts, writes: bool) -> Result<Bearer, ApiE
     }
     let repo = node.repos().by_id(&right.repository);
     let repo = repo.ok_or_else(ApiError::repository_not_found)?;
-    let asker = right.holder(gateway, writes)?;
+    let client = right.holder(gateway, writes)?;
     let wanted = if writes { Access::Write } else { Access::Read };
-    asker.must(gateway, wanted, &repo)?;
-    let who = asker.who;
+    client.must(gateway, wanted, &repo)?;
+    let who = client.who;
     Ok(Bearer { right, repo, who })
 }
 

@@ -28,7 +28,7 @@ use crate::network::{Network, Rooms};
 use crate::publish::{self, PublishError, Publisher, PushRequest, Pushed};
 use crate::repos::{Repos, WrongClaim};
 use crate::staging::{Parts, Staging};
-use crate::store::{Content, Store, StoreError, StoreOptions};
+use crate::store::{Batch, Content, Store, StoreError, StoreOptions};
 use crate::swarm::{PeerInfo, SwarmError};
 use crate::xet::{FileLists, Learner, SentXorbs, file_lists};
 
@@ -184,10 +184,7 @@ impl Node {
             repos.mark_wrong(repository, claim);
         }
         for account in local.accounts.all() {
-            repos.name_namespace(&account.name, account.namespace, false);
-            if let Some(private) = account.private {
-                repos.name_namespace(&account.name, private, true);
-            }
+            repos.name_account(&account);
         }
         let signed = local.signed.iter().filter_map(|(repository, envelope)| {
             let head = Record::parse_trusted(envelope).ok()?;
@@ -203,7 +200,6 @@ impl Node {
             Arc::clone(&unsettled),
             local.staging.clone(),
         );
-        let access = Access::default();
         let mut inner = Inner {
             network: None,
             config,
@@ -219,7 +215,7 @@ impl Node {
             journal,
             repos,
             cache,
-            access,
+            access: Access::default(),
             namespace,
             publishing: Mutex::new(()),
             unsettled,
@@ -371,6 +367,23 @@ impl Node {
 }
 
 impl Inner {
+    /// Takes in records that this node signed: into the log, then the state, then to peers.
+    pub(crate) fn take_records(
+        &self,
+        mut batch: Batch,
+        records: &[Record],
+    ) -> Result<(), StoreError> {
+        for record in records {
+            batch.record(record.envelope().to_vec());
+        }
+        batch.commit()?;
+        for record in records {
+            self.repos.take(record);
+        }
+        self.published(records);
+        Ok(())
+    }
+
     /// Tells peers of records that were stored here and are in the state; never waits for them.
     pub(crate) fn published(&self, records: &[Record]) {
         if let Some(network) = &self.network {

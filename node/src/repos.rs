@@ -33,6 +33,7 @@ pub(crate) use self::invalid::WrongClaim;
 pub(crate) use self::reader::Reader;
 pub(crate) use self::walk::{Outcome, Walk};
 
+use crate::accounts::Account;
 use crate::publish::NAME;
 use crate::store::{Store, StoreError};
 
@@ -207,18 +208,22 @@ impl Repos {
         }
     }
 
-    /// Takes note of an account's namespace and its plain name here; nothing of a private one is ever told
-    /// to peers.
-    pub(crate) fn name_namespace(&self, name: &str, namespace: NamespaceId, is_private: bool) {
+    /// Takes note of an account's namespaces and their plain name here; nothing of the private one is ever
+    /// told to peers.
+    pub(crate) fn name_account(&self, account: &Account) {
         let mut state = self.write();
-        let all = state.plain.entry(name.to_ascii_lowercase()).or_default();
-        if !all.contains(&namespace) {
-            all.push(namespace);
+        for namespace in [Some(account.namespace), account.private]
+            .into_iter()
+            .flatten()
+        {
+            let folded = account.name.to_ascii_lowercase();
+            let all = state.plain.entry(folded).or_default();
+            if !all.contains(&namespace) {
+                all.push(namespace);
+            }
+            state.shown_as.insert(namespace, account.name.clone());
         }
-        state.shown_as.insert(namespace, name.to_owned());
-        if is_private {
-            state.private.insert(namespace);
-        }
+        state.private.extend(account.private);
         drop(state);
         self.bump();
     }

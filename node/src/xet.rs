@@ -15,7 +15,8 @@ mod read;
 mod sent;
 mod source;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -145,7 +146,7 @@ impl Node {
         chunk: &XetHash,
     ) -> Result<Option<Vec<u8>>, XetError> {
         let inner = &self.inner;
-        let Some(list) = inner.file_list(LinkKind::XetChunk, chunk.as_bytes())? else {
+        let Some(list) = inner.file_list(LinkKind::Chunk, chunk.as_bytes())? else {
             return Ok(None);
         };
         if !self.may_fetch(who, &mut Reach::new(repo), &list.content)? {
@@ -190,7 +191,7 @@ impl Node {
                 let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
                 map.cover(0, count, list.content, run.offset);
                 let blob = batch.put(map.encode().into());
-                batch.link(LinkKind::XetXorb, *hash.as_bytes(), blob);
+                batch.link(LinkKind::Xorb, *hash.as_bytes(), blob);
             }
             let dedup = |chunk: &Chunk| ShardChunk {
                 chunk: *chunk,
@@ -213,9 +214,9 @@ impl Node {
         if !store.contains(content)? {
             return Ok(false);
         }
-        let list = store.linked(LinkKind::XetFile, file.as_bytes())?;
+        let list = store.linked(LinkKind::File, file.as_bytes())?;
         let is_known =
-            list.is_some() && list == store.linked(LinkKind::XetContent, content.as_bytes())?;
+            list.is_some() && list == store.linked(LinkKind::Content, content.as_bytes())?;
         if !is_known && let Some(learner) = self.inner.learner.get() {
             learner.learn(*file, *content);
         }
@@ -226,7 +227,7 @@ impl Node {
     pub fn xet_of(&self, content: &Blake3) -> Result<Option<XetHash>, StoreError> {
         let list = self
             .inner
-            .file_list(LinkKind::XetContent, content.as_bytes())?;
+            .file_list(LinkKind::Content, content.as_bytes())?;
         Ok(list.map(|list| list.file))
     }
 }
@@ -319,7 +320,7 @@ impl Taking<'_> {
     /// The file, where it was put together before: whoever names all its chunks has all its bytes.
     fn known(&self, file: &ShardFile) -> Result<Option<FileList>, StoreError> {
         let inner = &self.node.inner;
-        let list = inner.file_list(LinkKind::XetFile, file.hash.as_bytes())?;
+        let list = inner.file_list(LinkKind::File, file.hash.as_bytes())?;
         let Some(list) = list else {
             return Ok(None);
         };
@@ -349,22 +350,22 @@ impl Taking<'_> {
         // Two shards at once would each write a map without the other's part.
         let _turn = inner.sent_xorbs.turn();
         let mut batch = inner.store.batch();
-        let known = inner
-            .store
-            .linked(LinkKind::XetFile, list.file.as_bytes())?;
+        let known = inner.store.linked(LinkKind::File, list.file.as_bytes())?;
         if known != Some(Blake3::of(&list.encode())) {
             list.remember(&mut batch);
         }
         let mut maps: HashMap<XetHash, (XorbMap, bool)> = HashMap::new();
         let mut offset = 0;
         for term in &file.terms {
-            if !maps.contains_key(&term.xorb) {
-                self.source.forget(&term.xorb);
-                if let Some(known) = self.source.known(&term.xorb)? {
-                    maps.insert(term.xorb, (known.map().clone(), false));
+            let at = match maps.entry(term.xorb) {
+                Entry::Occupied(at) => Some(at.into_mut()),
+                Entry::Vacant(at) => {
+                    self.source.forget(&term.xorb);
+                    let known = self.source.known(&term.xorb)?;
+                    known.map(|known| at.insert((known.map().clone(), false)))
                 }
-            }
-            if let Some((map, is_changed)) = maps.get_mut(&term.xorb) {
+            };
+            if let Some((map, is_changed)) = at {
                 *is_changed |= map.cover(term.start, term.end - term.start, list.content, offset);
             }
             offset += u64::from(term.size);
@@ -372,7 +373,7 @@ impl Taking<'_> {
         for (xorb, (map, is_changed)) in &maps {
             if *is_changed {
                 let blob = batch.put(map.encode().into());
-                batch.link(LinkKind::XetXorb, *xorb.as_bytes(), blob);
+                batch.link(LinkKind::Xorb, *xorb.as_bytes(), blob);
             }
         }
         batch.commit()?;
@@ -427,7 +428,7 @@ impl Inner {
 
     /// What is known of a xorb.
     pub(crate) fn xorb_map(&self, hash: &XetHash) -> Result<Option<XorbMap>, StoreError> {
-        let blob = self.store.linked(LinkKind::XetXorb, hash.as_bytes())?;
+        let blob = self.store.linked(LinkKind::Xorb, hash.as_bytes())?;
         let Some(blob) = blob else {
             return Ok(None);
         };
@@ -458,9 +459,9 @@ impl Inner {
                 }
             };
             let stays = match kind {
-                LinkKind::XetXorb => XorbMap::decode(&bytes)
+                LinkKind::Xorb => XorbMap::decode(&bytes)
                     .is_some_and(|map| map.spans.iter().all(|span| live(&span.content))),
-                LinkKind::XetFile | LinkKind::XetContent | LinkKind::XetChunk => {
+                LinkKind::File | LinkKind::Content | LinkKind::Chunk => {
                     FileList::decode(&bytes).is_some_and(|list| live(&list.content))
                 }
             };

@@ -71,7 +71,8 @@ fn render_user(user: &Value) -> String {
     let mut words = output::text(user, "name");
     for flag in ["admin", "disabled"] {
         if output::flag(user, flag) {
-            words.push_str(&format!("  {flag}"));
+            words.push_str("  ");
+            words.push_str(flag);
         }
     }
     format!("{words}  {}/…\n", output::text(user, "namespace"))

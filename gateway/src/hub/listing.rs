@@ -10,7 +10,7 @@ use cairn_protocol::name::RepoKind;
 use serde_json::Value;
 
 use super::fields::{self, View};
-use crate::auth::Asker;
+use crate::auth::Client;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::reply::Reply;
@@ -23,7 +23,7 @@ const PAGE_SIBLINGS_MAX: usize = 100_000;
 
 pub(super) fn list(
     gateway: &Gateway,
-    asker: &Asker,
+    client: &Client,
     kind: RepoKind,
     asked: &Asked,
 ) -> Result<Reply, ApiError> {
@@ -35,7 +35,7 @@ pub(super) fn list(
     let names = expanded.unwrap_or_else(|| default_names(kind, query));
     let after = query.first("cursor").map(Cursor::parse).transpose()?;
 
-    let repos = seen(gateway, asker, kind);
+    let repos = seen(gateway, client, kind);
     let mut filter = Filter::parse(query);
     filter.author = filter
         .author
@@ -71,9 +71,9 @@ pub(super) fn list(
 }
 
 /// Repositories of a kind that whoever asks may see.
-pub(super) fn seen(gateway: &Gateway, asker: &Asker, kind: RepoKind) -> Vec<Repo> {
+pub(super) fn seen(gateway: &Gateway, client: &Client, kind: RepoKind) -> Vec<Repo> {
     let mut repos = gateway.node().repos().list(kind);
-    repos.retain(|repo| asker.sees(gateway, repo));
+    repos.retain(|repo| client.sees(gateway, repo));
     repos
 }
 

@@ -7,7 +7,7 @@ use cairn_protocol::name::RepoKind;
 use serde_json::{Map, Value, json};
 
 use super::listing::{self, Row};
-use crate::auth::Asker;
+use crate::auth::Client;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::reply::Reply;
@@ -20,7 +20,7 @@ const HITS_MAX: u64 = 100;
 const TAGS_MAX: usize = 20_000;
 
 /// Repositories whose id holds a text.
-pub(super) fn quick(gateway: &Gateway, asker: &Asker, query: &Pairs) -> Result<Reply, ApiError> {
+pub(super) fn quick(gateway: &Gateway, client: &Client, query: &Pairs) -> Result<Reply, ApiError> {
     let text = query.first("q").unwrap_or_default().to_ascii_lowercase();
     let limit = query.number("limit")?.unwrap_or(HITS).min(HITS_MAX);
     let limit = usize::try_from(limit).map_err(ApiError::internal)?;
@@ -30,7 +30,7 @@ pub(super) fn quick(gateway: &Gateway, asker: &Asker, query: &Pairs) -> Result<R
     let mut found = Map::from_iter([("orgs", json!([])), ("users", json!([]))].map(named));
     for kind in RepoKind::ALL {
         let hits: Vec<Value> = if is_any || types.contains(kind.as_str()) {
-            let repos = listing::seen(gateway, asker, kind);
+            let repos = listing::seen(gateway, client, kind);
             repos
                 .iter()
                 .map(Repo::shown_name)
@@ -51,8 +51,8 @@ fn named((name, value): (&str, Value)) -> (String, Value) {
 }
 
 /// All tags of a kind's repositories, each with what it is.
-pub(super) fn tags_by_type(gateway: &Gateway, asker: &Asker, kind: RepoKind) -> Reply {
-    let repos = listing::seen(gateway, asker, kind);
+pub(super) fn tags_by_type(gateway: &Gateway, client: &Client, kind: RepoKind) -> Reply {
+    let repos = listing::seen(gateway, client, kind);
     Reply::json(&group(repos.iter().map(Row::of)))
 }
 

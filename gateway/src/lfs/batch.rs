@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{LINKS, media};
-use crate::auth::Asker;
+use crate::auth::Client;
 use crate::body;
 use crate::dates::now_s;
 use crate::error::ApiError;
@@ -50,7 +50,7 @@ struct Object {
 
 pub(super) async fn serve(
     gateway: &Gateway,
-    asker: Asker,
+    client: Client,
     segments: &[Segment<'_>],
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -80,15 +80,15 @@ pub(super) async fn serve(
                     "Objects are named by their sha256, not {algo:?}"
                 )));
             }
-            let repo = repo::named(gateway, &asker, kind, &id)?;
-            answer(gateway, &asker, &asked, &repo, &wanted)
+            let repo = repo::named(gateway, &client, kind, &id)?;
+            answer(gateway, &client, &asked, &repo, &wanted)
         })
         .await
 }
 
 fn answer(
     gateway: &Gateway,
-    asker: &Asker,
+    client: &Client,
     asked: &Asked,
     repo: &Repo,
     wanted: &Batch,
@@ -103,7 +103,7 @@ fn answer(
         }
     };
     if is_upload {
-        asker.must(gateway, Access::Write, repo)?;
+        client.must(gateway, Access::Write, repo)?;
     }
     let mut objects: Vec<Value> = Vec::with_capacity(wanted.objects.len());
     let named = |object: &Object| {
@@ -132,7 +132,7 @@ fn answer(
             let (sha256, size) = (named(object)?, object.size);
             let shown = upload(
                 gateway,
-                asker,
+                client,
                 asked,
                 &mut reach,
                 &sha256,
@@ -164,7 +164,7 @@ fn parts_of(size: u64, may_multipart: bool) -> u64 {
 
 fn upload(
     gateway: &Gateway,
-    asker: &Asker,
+    client: &Client,
     asked: &Asked,
     reach: &mut Reach<'_>,
     sha256: &Sha256,
@@ -180,8 +180,8 @@ fn upload(
         return Ok(shown);
     }
     let node = gateway.node();
-    let account = asker.caller()?.account;
-    let known = node.keep_uploaded(&account, &asker.who, reach, sha256)?;
+    let account = client.caller()?.account;
+    let known = node.keep_uploaded(&account, &client.who, reach, sha256)?;
     if known.is_some_and(|stored| stored.size == size) {
         return Ok(shown);
     }

@@ -109,10 +109,10 @@ fn store(gateway: &Gateway, right: &Right, reader: &mut dyn Read) -> Result<(), 
 
 /// A link is good only as long as its account may still write there.
 fn must_still_be_allowed(gateway: &Gateway, right: &Right) -> Result<(), ApiError> {
-    let asker = right.holder(gateway, true)?;
+    let client = right.holder(gateway, true)?;
     let repo = gateway.node().repos().by_id(&right.repository);
     let repo = repo.ok_or_else(ApiError::repository_not_found)?;
-    asker.must(gateway, Access::Write, &repo)
+    client.must(gateway, Access::Write, &repo)
 }
 
 /// The right that a link carries, to what its path and method say.

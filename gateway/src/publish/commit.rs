@@ -20,7 +20,7 @@ use serde_json::json;
 use self::operations::Assembly;
 use super::refs::full_name;
 use super::url_of;
-use crate::auth::Asker;
+use crate::auth::Client;
 use crate::body;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
@@ -59,7 +59,7 @@ struct Place {
     repo: Repo,
     revision: String,
     asked: Asked,
-    asker: Asker,
+    client: Client,
 }
 
 enum Found {
@@ -82,12 +82,12 @@ async fn commit(
         };
     }
     or_refuse!(body::must_be_plain(&parts.headers));
-    let asker = Asker::of(gateway, &parts.headers);
+    let client = Client::of(gateway, &parts.headers);
     let uri = parts.uri.clone();
     let public_url = gateway.config().public_url.clone();
     let asked = or_refuse!(Asked::new(&uri, &parts.headers, public_url.as_deref()));
     let found = gateway
-        .blocking(move |gateway| place(gateway, uri.path(), uri.query(), asked, asker))
+        .blocking(move |gateway| place(gateway, uri.path(), uri.query(), asked, client))
         .await;
     let place = match or_refuse!(found) {
         Found::Here(place) => *place,
@@ -119,17 +119,17 @@ fn place(
     path: &str,
     query: Option<&str>,
     asked: Asked,
-    asker: Asker,
+    client: Client,
 ) -> Result<Found, ApiError> {
     let segments = url::segments(path)?;
     let (kind, rest) = target(&segments).ok_or_else(ApiError::no_route)?;
     let prefix = format!("/api/{}/", kind.plural());
     let readings = repo::readings(rest, |verb| verb == "commit");
-    let (repo, rest) = match repo::locate(gateway, &asker, kind, &prefix, readings, query)? {
+    let (repo, rest) = match repo::locate(gateway, &client, kind, &prefix, readings, query)? {
         Located::Here(repo, rest) => (repo, rest),
         Located::Moved(path) => return Ok(Found::Moved(path)),
     };
-    asker.must(gateway, Access::Write, &repo)?;
+    client.must(gateway, Access::Write, &repo)?;
     if asked.query.flag("create_pr") {
         return Err(ApiError::bad_request(
             "Pull requests can't be made on this node: commit to a branch",
@@ -147,7 +147,7 @@ fn place(
         repo,
         revision,
         asked,
-        asker,
+        client,
     })))
 }
 
@@ -156,7 +156,7 @@ fn make(gateway: &Gateway, place: &Place, mut lines: lines::Lines) -> Result<Rep
     let node = gateway.node();
     let lease = node.lease();
     let reference = full_name(&place.revision);
-    let mut assembly = Assembly::new(node, &place.asker.who, &place.repo, &reference);
+    let mut assembly = Assembly::new(node, &place.client.who, &place.repo, &reference);
     while let Some(line) = lines.next()? {
         assembly.take(&line)?;
     }
@@ -171,7 +171,7 @@ fn make(gateway: &Gateway, place: &Place, mut lines: lines::Lines) -> Result<Rep
         edits,
         lease,
     };
-    let account = place.asker.caller()?.account;
+    let account = place.client.caller()?.account;
     let made = match node.commit(&account, &place.repo, &draft) {
         Ok(made) => made,
         Err(PublishError::NoRevision(_)) => {

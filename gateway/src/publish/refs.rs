@@ -15,7 +15,8 @@ use crate::reply::Reply;
 #[serde(rename_all = "camelCase", default)]
 struct Branch {
     starting_point: Option<String>,
-    empty_branch: bool,
+    #[serde(rename = "emptyBranch")]
+    is_empty: bool,
     overwrite: bool,
 }
 
@@ -43,7 +44,7 @@ pub(super) fn branch(order: &Order<'_>, repo: &Repo, name: &str) -> Result<Reply
             "Invalid reference for a branch: {name:?}"
         )));
     }
-    if wanted.empty_branch {
+    if wanted.is_empty {
         return step_to(order, repo, &format!("refs/heads/{name}"), &RefMove::Empty);
     }
     let revision = wanted.starting_point.unwrap_or_else(|| "HEAD".to_owned());
@@ -72,7 +73,7 @@ pub(super) fn delete(order: &Order<'_>, repo: &Repo, full: &str) -> Result<Reply
 }
 
 fn step_to(order: &Order<'_>, repo: &Repo, full: &str, step: &RefMove) -> Result<Reply, ApiError> {
-    let account = order.asker.caller()?.account;
+    let account = order.client.caller()?.account;
     match order.gateway.node().move_ref(&account, repo, full, step) {
         Ok(()) => Ok(Reply::json(&json!({}))),
         Err(PublishError::NoRevision(name)) => {
@@ -85,8 +86,8 @@ fn step_to(order: &Order<'_>, repo: &Repo, full: &str, step: &RefMove) -> Result
 
 pub(super) fn squash(order: &Order<'_>, repo: &Repo, revision: &str) -> Result<Reply, ApiError> {
     let wanted: Squash = order.json()?;
-    let Who::Account(caller) = &order.asker.who else {
-        return Err(order.asker.unauthorized());
+    let Who::Account(caller) = &order.client.who else {
+        return Err(order.client.unauthorized());
     };
     let full = full_name(revision);
     let refs = repo.refs()?;

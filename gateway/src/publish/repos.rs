@@ -76,7 +76,7 @@ struct Settings {
 }
 
 pub(super) fn create(order: &Order<'_>) -> Result<Reply, ApiError> {
-    let account = order.asker.account(order.gateway)?;
+    let account = order.client.account(order.gateway)?;
     let wanted: Create = order.json()?;
     let kind = kind_of(wanted.kind.as_deref())?;
     if kind == RepoKind::Space && wanted.sdk.is_none() {
@@ -97,8 +97,8 @@ pub(super) fn create(order: &Order<'_>) -> Result<Reply, ApiError> {
 fn may_make_in(order: &Order<'_>, namespace: &NamespaceName) -> Result<(), ApiError> {
     let unknown = || ApiError::forbidden(format!("There is no namespace {namespace} on this node"));
     let node = order.gateway.node();
-    let ruling = node.rule_namespace(&order.asker.who, namespace);
-    order.asker.ruled(ruling.ok_or_else(unknown)?)
+    let ruling = node.rule_namespace(&order.client.who, namespace);
+    order.client.ruled(ruling.ok_or_else(unknown)?)
 }
 
 /// Where the new repository is, or the one that has its name.
@@ -113,7 +113,7 @@ fn answered(
         Err(PublishError::Exists(_)) => {
             let message = format!("You already created this {kind} repo: {id}");
             let conflict = ApiError::conflict(message);
-            Err(match repo::named(order.gateway, order.asker, kind, id) {
+            Err(match repo::named(order.gateway, order.client, kind, id) {
                 Ok(repo) => conflict.with("url", url_of(order.asked, &repo)),
                 Err(_) => conflict,
             })
@@ -148,27 +148,27 @@ fn shown(order: &Order<'_>, repo: &Repo) -> Reply {
 }
 
 pub(super) fn delete(order: &Order<'_>) -> Result<Reply, ApiError> {
-    let account = order.asker.account(order.gateway)?;
+    let account = order.client.account(order.gateway)?;
     let wanted: Delete = order.json()?;
     let kind = kind_of(wanted.kind.as_deref())?;
     let (namespace, name) = parts(wanted.organization.as_deref(), &wanted.name, &account.name)?;
     let repo = repo::named(
         order.gateway,
-        order.asker,
+        order.client,
         kind,
         &format!("{namespace}/{name}"),
     )?;
-    order.asker.must(order.gateway, Access::Manage, &repo)?;
+    order.client.must(order.gateway, Access::Manage, &repo)?;
     order.gateway.node().delete_repository(&account.id, &repo)?;
     Ok(Reply::text("OK"))
 }
 
 pub(super) fn rename(order: &Order<'_>) -> Result<Reply, ApiError> {
-    let account = order.asker.account(order.gateway)?;
+    let account = order.client.account(order.gateway)?;
     let wanted: Move = order.json()?;
     let kind = kind_of(wanted.kind.as_deref())?;
-    let repo = repo::named(order.gateway, order.asker, kind, &wanted.from_repo)?;
-    order.asker.must(order.gateway, Access::Manage, &repo)?;
+    let repo = repo::named(order.gateway, order.client, kind, &wanted.from_repo)?;
+    order.client.must(order.gateway, Access::Manage, &repo)?;
     let (namespace, name) = parts(None, &wanted.to_repo, repo.shown_namespace())?;
     if !namespace
         .to_string()
@@ -197,7 +197,7 @@ pub(super) fn rename(order: &Order<'_>) -> Result<Reply, ApiError> {
 }
 
 pub(super) fn settings(order: &Order<'_>, repo: &Repo) -> Result<Reply, ApiError> {
-    let account = order.asker.account(order.gateway)?;
+    let account = order.client.account(order.gateway)?;
     let wanted: Settings = order.json()?;
     if let Some(gated) = wanted.gated
         && gated != json!(false)
@@ -251,7 +251,7 @@ struct Duplicate {
 }
 
 pub(super) fn duplicate(order: &Order<'_>, repo: &Repo) -> Result<Reply, ApiError> {
-    let account = order.asker.account(order.gateway)?;
+    let account = order.client.account(order.gateway)?;
     let wanted: Duplicate = order.json()?;
     let private = is_private(wanted.private, wanted.visibility.as_deref())?;
     let (namespace, name) = parts(None, &wanted.repository, &account.name)?;
@@ -285,14 +285,14 @@ struct CopyFile {
 const COPIES_MAX: usize = 1_000;
 
 pub(super) fn copy_files(order: &Order<'_>, repo: &Repo) -> Result<Reply, ApiError> {
-    let account = order.asker.caller()?.account;
+    let account = order.client.caller()?.account;
     let wanted: Copies = order.json()?;
     if wanted.files.len() > COPIES_MAX {
         return Err(ApiError::too_large(format!("More than {COPIES_MAX} files")));
     }
     let kind = kind_of(wanted.target.kind.as_deref())?;
-    let target = repo::named(order.gateway, order.asker, kind, &wanted.target.name)?;
-    order.asker.must(order.gateway, Access::Write, &target)?;
+    let target = repo::named(order.gateway, order.client, kind, &wanted.target.name)?;
+    order.client.must(order.gateway, Access::Write, &target)?;
     let mut contents = Vec::with_capacity(wanted.files.len());
     for file in &wanted.files {
         let sha256 = file.sha256.parse().map_err(|_| {

@@ -127,8 +127,8 @@ pub(super) async fn xorb(
     let right = Right::open(node, Deed::XetRun, *file.as_bytes(), query, now_s())?;
     let repo = node.repos().by_id(&right.repository);
     let repo = repo.filter(|_| right.part == number).ok_or_else(not_here)?;
-    let asker = right.holder(gateway, false)?;
-    asker.must(gateway, Access::Read, &repo)?;
+    let client = right.holder(gateway, false)?;
+    client.must(gateway, Access::Read, &repo)?;
     let range = range_of(parts)?;
     let run = gateway
         .blocking(move |gateway| gateway.node().run(&file, number)?.ok_or_else(not_here))

@@ -93,7 +93,7 @@ impl SealedKeys {
         let seeds = [keys.root.seed(), keys.account.seed()].concat();
         let sealed = self
             .cipher()
-            .encrypt(&XNonce::from(nonce), self.payload(account, &seeds))
+            .encrypt(&XNonce::from(nonce), payload(account, &seeds))
             .map_err(|_| refuse("cannot be sealed".to_owned()))?;
         let line = format!(
             "{PREFIX}{}{}\n",
@@ -122,7 +122,7 @@ impl SealedKeys {
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().expect("invariant: split just above");
         let seeds = self
             .cipher()
-            .decrypt(&XNonce::from(nonce), self.payload(account, sealed))
+            .decrypt(&XNonce::from(nonce), payload(account, sealed))
             .ok()
             .filter(|seeds| seeds.len() == SEEDS_BYTES)
             .ok_or_else(|| {
@@ -139,12 +139,12 @@ impl SealedKeys {
     fn cipher(&self) -> XChaCha20Poly1305 {
         XChaCha20Poly1305::new(&self.key.0.into())
     }
+}
 
-    fn payload<'a>(&self, account: &'a AccountId, msg: &'a [u8]) -> Payload<'a, 'a> {
-        Payload {
-            msg,
-            aad: account.as_bytes(),
-        }
+fn payload<'a>(account: &'a AccountId, msg: &'a [u8]) -> Payload<'a, 'a> {
+    Payload {
+        msg,
+        aad: account.as_bytes(),
     }
 }
 

@@ -113,7 +113,7 @@ pub(crate) fn create(node: &Inner, name: &str, is_admin: bool) -> Result<Account
     )?;
     let mut batch = node.store.batch();
     batch.put(holder.into());
-    store(node, batch, &[space, record])?;
+    node.take_records(batch, &[space, record])?;
     let entry = Entry::Account {
         account: id,
         name: name.to_owned(),
@@ -124,11 +124,11 @@ pub(crate) fn create(node: &Inner, name: &str, is_admin: bool) -> Result<Account
         disabled: false,
         created,
     };
-    say(node, entry)?;
-    node.repos.name_namespace(name, namespace, false);
-    node.accounts
-        .by_id(&id)
-        .ok_or_else(|| AccountError::Missing(name.to_owned()))
+    say(node, &entry)?;
+    let account = node.accounts.by_id(&id);
+    let account = account.ok_or_else(|| AccountError::Missing(name.to_owned()))?;
+    node.repos.name_account(&account);
+    Ok(account)
 }
 
 /// The namespace of an account's private repositories; made when the first of them is.
@@ -144,32 +144,30 @@ pub(crate) fn private_namespace(
     let space = begin_namespace(&keys.private_root(), &home, false, account.created)?;
     let namespace = NamespaceId::from(space.id());
     let _turn = turn(node);
-    let account = &current(node, account)?;
+    let mut account = current(node, account)?;
     if account.private != Some(namespace) {
-        node.repos.name_namespace(&account.name, namespace, true);
-        say(
-            node,
-            account_entry(account, Some(namespace), account.is_disabled),
-        )?;
+        account.private = Some(namespace);
+        node.repos.name_account(&account);
+        say(node, &account_entry(&account))?;
     }
     let known = node
         .repos
         .ledger(|ledger| ledger.namespace(&namespace).is_some());
     if !known {
-        store(node, node.store.batch(), &[space])?;
+        node.take_records(node.store.batch(), &[space])?;
     }
     Ok(namespace)
 }
 
-fn account_entry(account: &Account, private: Option<NamespaceId>, disabled: bool) -> Entry {
+fn account_entry(account: &Account) -> Entry {
     Entry::Account {
         account: account.id,
         name: account.name.clone(),
         admin: account.is_admin,
         namespace: account.namespace,
-        private,
+        private: account.private,
         key: account.key,
-        disabled,
+        disabled: account.is_disabled,
         created: account.created,
     }
 }
@@ -181,8 +179,9 @@ pub(crate) fn set_disabled(
     disabled: bool,
 ) -> Result<(), AccountError> {
     let _turn = turn(node);
-    let account = current(node, account)?;
-    say(node, account_entry(&account, account.private, disabled))
+    let mut account = current(node, account)?;
+    account.is_disabled = disabled;
+    say(node, &account_entry(&account))
 }
 
 /// An account as it is now; asked while the turn is held, so that no entry takes back what another one said.
@@ -224,7 +223,7 @@ pub(crate) fn create_token(
     let id = hash_of(&token);
     say(
         node,
-        Entry::Token {
+        &Entry::Token {
             token: id,
             account: account.id,
             name: name.to_owned(),
@@ -261,7 +260,7 @@ pub(crate) fn revoke_token(
             )));
         }
     };
-    say(node, Entry::TokenRevoked { token })?;
+    say(node, &Entry::TokenRevoked { token })?;
     Ok(token)
 }
 
@@ -274,7 +273,7 @@ pub(crate) fn let_in(
 ) -> Result<(), AccountError> {
     say(
         node,
-        Entry::Granted {
+        &Entry::Granted {
             repository,
             account: account.id,
             access,
@@ -355,14 +354,14 @@ pub(crate) fn begin_namespace(
         refs: None,
         end: None,
     };
-    let publisher = publishes.then(|| role(root.public(), Role::Publish));
+    let own = publishes.then(|| role(root.public(), Role::Publish));
     let body = Body::Namespace(record::Namespace {
         root: record::RootKeys {
             keys: vec![root.public()],
             threshold: 1,
         },
         recovery: None,
-        delegated: publisher
+        delegated: own
             .into_iter()
             .chain([role(*home, Role::Account)])
             .collect(),
@@ -398,26 +397,9 @@ fn holder_blob(name: &str) -> Result<Vec<u8>, StoreError> {
     Ok(blob.to_string().into_bytes())
 }
 
-/// Records go into the log, then into the state, then to peers.
-fn store(
-    node: &Inner,
-    mut batch: crate::store::Batch,
-    records: &[Record],
-) -> Result<(), StoreError> {
-    for record in records {
-        batch.record(record.envelope().to_vec());
-    }
-    batch.commit()?;
-    for record in records {
-        node.repos.take(record);
-    }
-    node.published(records);
-    Ok(())
-}
-
 /// The journal first, then memory.
-fn say(node: &Inner, entry: Entry) -> Result<(), AccountError> {
+fn say(node: &Inner, entry: &Entry) -> Result<(), AccountError> {
     node.journal.append(entry.clone())?;
-    node.accounts.take(&entry);
+    node.accounts.take(entry);
     Ok(())
 }

@@ -234,7 +234,7 @@ pub(super) fn finish(
     batch.put(entry.into());
     let is_default = head.reference.as_str() == DEFAULT_REF;
     let moves = Moves {
-        moves: vec![Move {
+        refs: vec![Move {
             reference: head.reference,
             new: Some(new),
         }],

@@ -57,7 +57,7 @@ pub(super) struct HeadFacts {
 /// What a publisher wants of the home: refs moved together, in one head.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
-    pub(super) moves: Vec<Move>,
+    pub(super) refs: Vec<Move>,
     /// The card that the head shows from now on; as before where absent.
     pub(super) card: Option<record::Card>,
     /// What peers must honour from now on; as before where absent.
@@ -169,7 +169,7 @@ pub(super) fn sign(
 ) -> Result<(RepositoryId, u64), PublishError> {
     let invalid = |error: &dyn std::fmt::Display| PublishError::Invalid(error.to_string());
     let mut refs = current.refs.clone();
-    for step in &wanted.moves {
+    for step in &wanted.refs {
         let old = refs.0.get(&step.reference).map(|target| target.oid);
         refs = refs
             .with_change(&step.reference, old, step.new.clone())
@@ -187,7 +187,7 @@ pub(super) fn sign(
     let entitling = accounts::entitle(node, &target.namespace, publisher, &repository)?;
     records.extend(entitling);
     let mut changes = Vec::new();
-    for step in &wanted.moves {
+    for step in &wanted.refs {
         let old = current.refs.0.get(&step.reference);
         let change = make(
             target.namespace,

@@ -136,16 +136,16 @@ fn remove(
             new: None,
         };
         let moves = Moves {
-            moves: part.iter().map(gone).collect(),
+            refs: part.iter().map(gone).collect(),
             card: Some(home::head_card(&Card::default(), None)),
             settings: Some(settings),
         };
         let batch = node.store.batch();
-        home::sign(node, publisher, &target, &current, moves, batch)?;
-        current = home::current(node, &target)?;
+        home::sign(node, publisher, target, &current, moves, batch)?;
+        current = home::current(node, target)?;
     }
-    let released = home::rename(node, &target, None)?;
-    take(node, vec![released])
+    let released = home::rename(node, target, None)?;
+    Ok(node.take_records(node.store.batch(), &[released])?)
 }
 
 /// Moves a repository to the other namespace of its account: it is made there with the same name and refs, and
@@ -201,7 +201,7 @@ pub(crate) fn transplant(
             settings.set(DELETED, 1_u64);
         }
         let moves = Moves {
-            moves: all.into_iter().take(CHANGES_MAX).collect(),
+            refs: all.into_iter().take(CHANGES_MAX).collect(),
             card: from.shown_card(),
             settings: Some(settings),
         };
@@ -269,7 +269,7 @@ pub(crate) fn duplicate(
             new: Some((*new).clone()),
         };
         let moves = Moves {
-            moves: part.iter().map(step).collect(),
+            refs: part.iter().map(step).collect(),
             card: card.clone(),
             settings: None,
         };
@@ -300,8 +300,11 @@ fn lead_on(node: &Inner, source: &Target, target: &Target) -> Result<(), Publish
         };
         home::rename(node, &old, Some(NamesTarget::Redirect(folded.clone())))
     };
-    let records = names.into_iter().map(redirect).collect::<Result<_, _>>()?;
-    take(node, records)
+    let records = names
+        .into_iter()
+        .map(redirect)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(node.take_records(node.store.batch(), &records)?)
 }
 
 /// Gives a repository another name in its namespace; the old one leads to it from now on.
@@ -325,7 +328,7 @@ pub(crate) fn rename(
     if !same {
         let first = home::rename(node, &new, Some(NamesTarget::Repository(repo.id())))?;
         let second = home::rename(node, &target, Some(NamesTarget::Redirect(folded)))?;
-        take(node, vec![first, second])?;
+        node.take_records(node.store.batch(), &[first, second])?;
     }
     // Names are in lower case; what is shown is as it was given.
     let mut settings = current.settings();
@@ -393,7 +396,7 @@ pub(crate) fn move_ref(
         return Ok(());
     }
     let moves = Moves {
-        moves: vec![Move { reference, new }],
+        refs: vec![Move { reference, new }],
         ..Moves::default()
     };
     let batch = node.store.batch();
@@ -438,18 +441,4 @@ impl Inner {
         let kind = cairn_protocol::git::ObjectKind::Tree;
         Ok((cairn_protocol::git::object_oid(kind, &tree), manifest))
     }
-}
-
-/// Takes records in that this home signed: the log, the state, peers.
-fn take(node: &Inner, records: Vec<cairn_protocol::record::Record>) -> Result<(), PublishError> {
-    let mut batch = node.store.batch();
-    for record in &records {
-        batch.record(record.envelope().to_vec());
-    }
-    batch.commit()?;
-    for record in &records {
-        node.repos.take(record);
-    }
-    node.published(&records);
-    Ok(())
 }

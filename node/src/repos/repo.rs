@@ -35,18 +35,16 @@ struct Inner {
     id: RepositoryId,
     kind: RepoKind,
     namespace: NamespaceId,
-    name: RepoName,
     full_name: String,
     namespace_len: usize,
     shown_name: String,
     shown_namespace_len: usize,
-    is_private: bool,
+    context: Context,
     is_deleted: bool,
     signer: String,
     version: (u64, u64),
     head: RecordId,
     frozen: bool,
-    pinned: bool,
     created_at: u64,
     last_modified: u64,
     refs_hash: Blake3,
@@ -55,7 +53,7 @@ struct Inner {
 }
 
 /// What is known of a repository beyond its records.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Context {
     pub(super) pinned: bool,
     /// Its name now.
@@ -100,14 +98,9 @@ impl Repo {
         context: Context,
     ) -> Option<Self> {
         let head = view.head.as_ref()?;
-        let Context {
-            pinned,
-            name,
-            shown_namespace,
-            is_private,
-        } = context;
+        let name = &context.name;
         let namespace = NamespaceName::Hash(view.namespace).to_string();
-        let shown_namespace = shown_namespace.unwrap_or_else(|| namespace.clone());
+        let shown_namespace = context.shown_namespace.as_ref().unwrap_or(&namespace);
         Some(Self {
             inner: Arc::new(Inner {
                 reader,
@@ -118,14 +111,12 @@ impl Repo {
                 full_name: format!("{namespace}/{name}"),
                 shown_namespace_len: shown_namespace.len(),
                 shown_name: format!("{shown_namespace}/{name}"),
-                name,
-                is_private,
+                context,
                 is_deleted: head.settings.get(DELETED).is_some(),
                 signer: head.signer.to_string(),
                 version: (head.epoch, head.seq),
                 head: head.id,
                 frozen: view.frozen.is_some(),
-                pinned,
                 created_at: view.body.created_at,
                 last_modified: head.time,
                 refs_hash: head.refs,
@@ -142,9 +133,7 @@ impl Repo {
         };
         view.head.as_ref().is_some_and(same)
             && view.frozen.is_some() == self.inner.frozen
-            && context.pinned == self.inner.pinned
-            && context.name == self.inner.name
-            && context.is_private == self.inner.is_private
+            && *context == self.inner.context
     }
 
     /// The head's record.
@@ -184,7 +173,7 @@ impl Repo {
 
     /// Its name in the namespace.
     pub fn name(&self) -> &RepoName {
-        &self.inner.name
+        &self.inner.context.name
     }
 
     /// `namespace/name` as this node's users know it: an account's namespace under its plain name.
@@ -204,7 +193,7 @@ impl Repo {
 
     /// Whether only those may see it who were let in.
     pub fn is_private(&self) -> bool {
-        self.inner.is_private
+        self.inner.context.is_private
     }
 
     /// Key that signed the head, as `ed25519:` and hex.
@@ -224,7 +213,7 @@ impl Repo {
 
     /// Whether its content is kept by `gc` whatever else happens.
     pub fn is_pinned(&self) -> bool {
-        self.inner.pinned
+        self.inner.context.pinned
     }
 
     /// Seconds since the Unix epoch at which the repository record was signed.

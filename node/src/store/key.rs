@@ -8,24 +8,19 @@ use super::facts::Said;
 /// What a name in a link is the name of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkKind {
-    /// A file, by its xet hash.
-    XetFile = b'x' as isize,
+    /// A file of Xet, by its xet hash.
+    File = b'x' as isize,
     /// A content, by its BLAKE3; leads to what xet knows of it.
-    XetContent = b'c' as isize,
+    Content = b'c' as isize,
     /// A xorb.
-    XetXorb = b'o' as isize,
+    Xorb = b'o' as isize,
     /// A chunk that clients ask for.
-    XetChunk = b'k' as isize,
+    Chunk = b'k' as isize,
 }
 
 impl LinkKind {
     pub(super) fn from_number(number: u8) -> Option<Self> {
-        let all = [
-            Self::XetFile,
-            Self::XetContent,
-            Self::XetXorb,
-            Self::XetChunk,
-        ];
+        let all = [Self::File, Self::Content, Self::Xorb, Self::Chunk];
         all.into_iter().find(|kind| *kind as u8 == number)
     }
 }

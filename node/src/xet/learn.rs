@@ -68,7 +68,7 @@ fn run(node: &Weak<Inner>, files: &Receiver<Wanted>, thought_of: &Mutex<HashSet<
                 node.repos.bump();
             }
             Ok(false) => {
-                tracing::debug!(%file, %content, "a file has another xet hash than its commit says")
+                tracing::debug!(%file, %content, "a file has another xet hash than its commit says");
             }
             Err(error) => {
                 thought_of.lock().remove(&(file, content));
@@ -125,13 +125,13 @@ impl FileList {
     /// Keeps what is known of a file, where its hash, its content, and the chunks that clients ask for lead to it.
     pub(super) fn remember(&self, batch: &mut Batch) {
         let blob = batch.put(self.encode().into());
-        batch.link(LinkKind::XetFile, *self.file.as_bytes(), blob);
-        batch.link(LinkKind::XetContent, *self.content.as_bytes(), blob);
+        batch.link(LinkKind::File, *self.file.as_bytes(), blob);
+        batch.link(LinkKind::Content, *self.content.as_bytes(), blob);
         let mut linked = HashSet::new();
         for (index, chunk) in self.chunks.iter().enumerate() {
             let is_asked_for = index == 0 || chunk.hash.is_dedup_eligible();
             if is_asked_for && linked.insert(chunk.hash) {
-                batch.link(LinkKind::XetChunk, *chunk.hash.as_bytes(), blob);
+                batch.link(LinkKind::Chunk, *chunk.hash.as_bytes(), blob);
             }
         }
     }

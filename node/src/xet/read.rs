@@ -91,7 +91,7 @@ impl Node {
         file: &XetHash,
         range: Option<Range<u64>>,
     ) -> Result<Option<Reconstruction>, XetError> {
-        let list = self.inner.file_list(LinkKind::XetFile, file.as_bytes())?;
+        let list = self.inner.file_list(LinkKind::File, file.as_bytes())?;
         let Some(list) = list else {
             return Ok(None);
         };
@@ -138,7 +138,7 @@ impl Node {
 
     /// The xorb that is one run of a file; nothing where there is no such run.
     pub fn run(&self, file: &XetHash, run: u32) -> Result<Option<XorbRun>, XetError> {
-        let list = self.inner.file_list(LinkKind::XetFile, file.as_bytes())?;
+        let list = self.inner.file_list(LinkKind::File, file.as_bytes())?;
         let Some(list) = list else {
             return Ok(None);
         };

@@ -136,14 +136,13 @@ impl<'a> Source<'a> {
             .get(index as usize)
             .ok_or_else(|| lost("a chunk beyond the end of its xorb"))?;
         out.clear();
-        match known.map.place(index) {
-            Some((content, offset)) => self.stored(&content, offset, expected.size, out)?,
-            None => {
-                self.sent(hash)?;
-                let sent = self.sent.get(hash).ok_or_else(|| lost("a xorb is gone"))?;
-                sent.unpack(index as usize, out)
-                    .map_err(StoreError::Source)?;
-            }
+        if let Some((content, offset)) = known.map.place(index) {
+            self.stored(&content, offset, expected.size, out)?;
+        } else {
+            self.sent(hash)?;
+            let sent = self.sent.get(hash).ok_or_else(|| lost("a xorb is gone"))?;
+            sent.unpack(index as usize, out)
+                .map_err(StoreError::Source)?;
         }
         if out.len() != expected.size as usize || chunk_hash(out) != expected.hash {
             return Err(lost("a chunk does not match its hash"));

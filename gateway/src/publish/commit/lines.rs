@@ -18,7 +18,7 @@ const WAITING: usize = 1;
 #[derive(Debug)]
 pub(super) struct Line {
     bytes: Vec<u8>,
-    _place: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl std::ops::Deref for Line {
@@ -71,7 +71,7 @@ pub(super) async fn pump(
 ) -> Result<(), ApiError> {
     let mut line = Line {
         bytes: Vec::new(),
-        _place: None,
+        place: None,
     };
     while let Some(part) = body::next(body, gateway.config()).await? {
         let mut rest = &part[..];
@@ -85,15 +85,15 @@ pub(super) async fn pump(
                     "A line of the commit is longer than {LINE_BYTES_MAX} bytes: send the file as LFS"
                 )));
             }
-            if line.bytes.len() + piece.len() > LONG_BYTES_MIN && line._place.is_none() {
-                line._place = Some(gateway.line_place().await?);
+            if line.bytes.len() + piece.len() > LONG_BYTES_MIN && line.place.is_none() {
+                line.place = Some(gateway.line_place().await?);
             }
             line.bytes.extend_from_slice(piece);
             rest = &rest[piece.len() + usize::from(ends)..];
             if ends {
                 let next = Line {
                     bytes: Vec::new(),
-                    _place: None,
+                    place: None,
                 };
                 let whole = std::mem::replace(&mut line, next);
                 if !whole.is_empty() && sender.send(Item::Line(whole)).await.is_err() {

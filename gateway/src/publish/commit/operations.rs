@@ -133,7 +133,7 @@ impl<'a> Assembly<'a> {
                 self.header = Some(header);
             }
             Line::File(file) => self.file(file)?,
-            Line::LfsFile(file) => self.lfs_file(file)?,
+            Line::LfsFile(file) => self.lfs_file(&file)?,
             Line::DeletedFile(Path { path }) => self.edit(&path, Edit::Delete)?,
             Line::DeletedFolder(Path { path }) => {
                 self.edit(path.trim_end_matches('/'), Edit::DeleteFolder)?;
@@ -178,7 +178,7 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
-    fn lfs_file(&mut self, file: LfsFile) -> Result<(), ApiError> {
+    fn lfs_file(&mut self, file: &LfsFile) -> Result<(), ApiError> {
         let Some(oid) = &file.oid else {
             return self.moved(&file.path, file.old_path.as_deref());
         };
