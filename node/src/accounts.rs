@@ -1,7 +1,7 @@
 //! Accounts: who publishes through this node, with which tokens, and what they were let into.
 //!
 //! Every account has a namespace of its own and a key that signs what it publishes; both are kept here,
-//! sealed ([`keys`]). A second namespace holds its private repositories: its records never leave the node,
+//! sealed. A second namespace holds its private repositories: its records never leave the node,
 //! so that no path has to pick them out of others. All of it is in memory, made from the journal at start;
 //! a token is known by its hash alone.
 

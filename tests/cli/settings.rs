@@ -220,7 +220,8 @@ fn a_wrong_file_is_named_with_what_is_wrong() {
         format!(
             "error: unknown setting `gatway` in {file}\n\
              hint: the settings are gateway, public_url, listen, peers, mdns, cache_size, upload_rate, \
-             download_rate, namespace_alias, author_name, author_email, view_cache_bytes, log, log_format, aliases\n"
+             download_rate, xet_downloads, namespace_alias, author_name, author_email, view_cache_bytes, log, \
+             log_format, aliases\n"
         )
     );
     for (text, expected) in [
