@@ -385,8 +385,7 @@ impl Repos {
         }
         let shown = view
             .zip(context)
-            .and_then(|(view, context)| Repo::new(Arc::clone(&self.inner.reader), &view, context))
-            .filter(|repo| !repo.is_deleted());
+            .and_then(|(view, context)| Repo::new(Arc::clone(&self.inner.reader), &view, context));
         match shown {
             Some(repo) => state.table.insert(*repository, repo),
             None => state.table.remove(repository),

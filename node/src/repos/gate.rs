@@ -1,19 +1,20 @@
 //! Which head of a repository is shown.
 //!
 //! The newest whose metadata is known to be whole here, as long as it is in the history of the one in
-//! force; what the records take back is not shown, whole or not. What this node signed is whole, since it
+//! force; what the records take back or a head deletes is not shown, whole or not. What this node signed is whole, since it
 //! signs only what it has; a head of its own namespace that comes from a peer (it was restored from a
 //! backup) must be found whole as any other. Which head was found whole is remembered in a view of the
 //! store, which may be lost: then the start walks.
 
 use std::collections::{BTreeMap, HashSet};
 
-use cairn_protocol::accept::RepositoryView;
+use cairn_protocol::accept::{HeadView, RepositoryView};
 use cairn_protocol::hash::{Blake3, NamespaceId, RecordId, RepositoryId};
 
 use super::walk::{Outcome, Walk};
 use super::{Repo, Repos, State};
 use crate::access::Access;
+use crate::publish::DELETED;
 
 /// Heads looked at, from the newest back, for one whose metadata is whole.
 const HEADS_WALKED_MAX: usize = 32;
@@ -32,12 +33,18 @@ pub(crate) struct Pending {
 /// What is shown of a repository, if anything.
 pub(super) fn shown<'a>(state: &'a State, repository: &RepositoryId) -> Option<RepositoryView<'a>> {
     let mut view = state.ledger.repository(repository)?;
-    let newest = view.head.as_ref()?.id;
+    let head = view.head.as_ref().filter(|head| !is_deleted(head))?;
+    let newest = head.id;
     let complete = state.complete.get(repository)?;
     if *complete != newest {
         view.head = Some(state.ledger.head(repository, complete)?);
     }
     Some(view)
+}
+
+/// Whether a head deletes its repository: nothing of it has to be whole for that.
+fn is_deleted(head: &HeadView<'_>) -> bool {
+    head.settings.get(DELETED).is_some()
 }
 
 impl Repos {
@@ -131,7 +138,7 @@ impl Repos {
         whole.map(|(head, _)| *head)
     }
 
-    /// The head in force of a repository, unless it is shown already.
+    /// The head in force of a repository, unless it is shown already or shows nothing.
     pub(crate) fn pending(&self, repository: &RepositoryId) -> Option<Pending> {
         let state = self.read();
         let view = state.ledger.repository(repository)?;
@@ -139,7 +146,7 @@ impl Repos {
         if state.private.contains(&view.namespace) {
             return None;
         }
-        let head = view.head?;
+        let head = view.head.filter(|head| !is_deleted(head))?;
         if state.complete.get(repository) == Some(&head.id) {
             return None;
         }

@@ -14,7 +14,6 @@ use cairn_protocol::refs::{RefName, Refs};
 use super::commit::Commit;
 use super::history::{History, Match};
 use super::{Entry, EntryKind, FileEntry, Reader, RepoError};
-use crate::publish::DELETED;
 
 /// The default branch.
 const DEFAULT_REF: &str = "refs/heads/main";
@@ -40,7 +39,6 @@ struct Inner {
     shown_name: String,
     shown_namespace_len: usize,
     context: Context,
-    is_deleted: bool,
     signer: String,
     version: (u64, u64),
     head: RecordId,
@@ -112,7 +110,6 @@ impl Repo {
                 shown_namespace_len: shown_namespace.len(),
                 shown_name: format!("{shown_namespace}/{name}"),
                 context,
-                is_deleted: head.settings.get(DELETED).is_some(),
                 signer: head.signer.to_string(),
                 version: (head.epoch, head.seq),
                 head: head.id,
@@ -184,11 +181,6 @@ impl Repo {
     /// The namespace part of [`Self::shown_name`].
     pub fn shown_namespace(&self) -> &str {
         &self.inner.shown_name[..self.inner.shown_namespace_len]
-    }
-
-    /// Whether its head says that it is not to be shown any more.
-    pub(super) fn is_deleted(&self) -> bool {
-        self.inner.is_deleted
     }
 
     /// Whether only those may see it who were let in.
