@@ -76,9 +76,11 @@ impl Reader {
     pub(crate) fn manifest(&self, hash: &Blake3) -> Result<Arc<Manifest>, RepoError> {
         self.manifests.get_or_insert_with(hash, || {
             let bytes = self.blob(hash)?;
-            Manifest::decode(&bytes)
-                .map(Arc::new)
-                .map_err(|error| damaged("manifest", hash, &error))
+            let decoded = Manifest::decode(&bytes);
+            let mut manifest = decoded.map_err(|error| damaged("manifest", hash, &error))?;
+            // What it is reckoned to take is what it takes.
+            manifest.entries.shrink_to_fit();
+            Ok::<_, RepoError>(Arc::new(manifest))
         })
     }
 

@@ -19,7 +19,7 @@ use super::key::Key;
 use super::views::{Marker, Opened, Views, ViewsError};
 use crate::files::segments::Location;
 
-/// Keys written at a time.
+/// Keys that are written between two looks at whether the store is being closed.
 const BATCH_KEYS: usize = 1_000;
 /// Keys that are sorted in memory when the views are made anew; sled takes sorted ones much faster.
 const SORTED_KEYS_MAX: usize = 500_000;
@@ -294,16 +294,12 @@ fn write(views: &Views, frames: &[(Vec<Key>, Location)]) -> Result<(), ViewsErro
         .collect();
     // Stable, so that of several frames with one key the newest is added last.
     entries.sort_by_key(|(key, _)| *key);
-    for some in entries.chunks(BATCH_KEYS) {
-        views.add(some, None)?;
-    }
     let marker = frames.iter().rev().find_map(|(keys, location)| {
         let key = *keys.first()?;
         let location = *location;
         Some(Marker { location, key })
     });
-    views.add(&[], marker.as_ref())?;
-    Ok(())
+    views.add(&entries, marker.as_ref())
 }
 
 fn make(index: &Index) -> Result<Views, MakeError> {

@@ -136,11 +136,12 @@ impl Views {
         marker: Option<&Marker>,
     ) -> Result<(), ViewsError> {
         guarded(|| {
-            let mut batch = sled::Batch::default();
+            // Not as a batch: sled frees none of the pages that one replaces before its end, several times the
+            // cache for a thousand keys. Nothing counts that comes before its marker, whole or not.
             for (key, location) in entries {
-                batch.insert(&key.as_bytes()[..], encode_location(key, location).to_vec());
+                self.index
+                    .insert(&key.as_bytes()[..], encode_location(key, location).to_vec())?;
             }
-            self.index.apply_batch(batch)?;
             if let Some(marker) = marker {
                 self.meta.insert(MARKER_KEY, encode_marker(marker))?;
             }
