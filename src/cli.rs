@@ -88,6 +88,19 @@ pub(crate) enum Verb {
         #[arg(long)]
         rebuild: bool,
     },
+    /// Copy all that can't be had again to another folder: keys, accounts, repositories, what waits for commits
+    Backup {
+        /// Folder of the backup, on another disk; a second backup to it copies what is new
+        dir: PathBuf,
+    },
+    /// Make a data folder of a backup
+    Restore {
+        /// Folder of the backup
+        dir: PathBuf,
+        /// Nothing was published since the backup was made: sign at once, without meeting a peer first
+        #[arg(long)]
+        newest: bool,
+    },
     /// Show who and where the node is, what it holds, and what it fetches
     Status,
     /// Show the peers that the node is connected to

@@ -43,6 +43,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Pull(arguments) => verbs::pull::run(&session, arguments),
         Verb::Gc { dry_run } => verbs::gc::run(&session, dry_run),
         Verb::Doctor { rebuild } => verbs::doctor::run(&session, rebuild),
+        Verb::Backup { dir } => verbs::backup::run(&session, &dir),
+        Verb::Restore { dir, newest } => verbs::restore::run(&session, &dir, newest),
         Verb::Status => verbs::status::run(&session),
         Verb::Peers => verbs::peers::run(&session),
         Verb::Key(_) => verbs::key::run(&session),

@@ -38,6 +38,7 @@ impl Bar {
             Request::Push { .. } => (Unit::Bytes, "publishing"),
             Request::Pull { .. } => (Unit::Bytes, "looking for the repository"),
             Request::Verify { .. } => (Unit::Bytes, "verifying"),
+            Request::Backup { .. } => (Unit::Bytes, "copying the state"),
             Request::Gc { .. } => (Unit::Items, "collecting"),
             Request::Doctor { .. } => (Unit::Items, "checking"),
             _ => (Unit::Items, ""),

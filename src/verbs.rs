@@ -1,6 +1,7 @@
 //! One file a verb: asks the node, prints the answer.
 
 pub(crate) mod admin;
+pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod demo;
@@ -13,6 +14,7 @@ pub(crate) mod peers;
 pub(crate) mod pin;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod restore;
 pub(crate) mod status;
 pub(crate) mod unpin;
 pub(crate) mod up;

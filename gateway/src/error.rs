@@ -298,6 +298,7 @@ impl From<PublishError> for ApiError {
             PublishError::Exists(_) | PublishError::Conflict(_) | PublishError::Frozen(_) => {
                 Self::conflict(text)
             }
+            PublishError::Restored => Self::new(StatusCode::SERVICE_UNAVAILABLE, text),
             PublishError::Elsewhere(_) | PublishError::Foreign(..) => Self::elsewhere(),
             PublishError::Repo(error) => error.into(),
             PublishError::Store(error) => error.into(),

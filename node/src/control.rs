@@ -21,7 +21,7 @@ use crate::publish::{PublishError, PushRequest};
 use crate::pull::{self, Order};
 use crate::repos::{Found, Repo, RepoError};
 use crate::store::StoreError;
-use crate::{audit, garbage};
+use crate::{audit, backup, garbage};
 
 /// Free bytes below which `doctor` complains.
 const FREE_BYTES_LOW: u64 = 1 << 30;
@@ -94,6 +94,11 @@ pub enum Request {
     Doctor {
         /// Make the views anew.
         rebuild: bool,
+    },
+    /// Copies all that can't be had again to another folder.
+    Backup {
+        /// Folder, absolute.
+        to: PathBuf,
     },
     /// Shows the public keys.
     Keys,
@@ -230,6 +235,11 @@ pub fn execute_until(
                 "kept_blobs": kept.blobs, "kept_bytes": kept.bytes,
             }))
         }
+        Request::Backup { to } => {
+            let report = backup::backup(inner, &to, progress)
+                .map_err(|error| Failure::new(&error, error.hint()))?;
+            Ok(json(&report))
+        }
         Request::Admin { order } => admin::execute(node, order),
         Request::Doctor { rebuild } => Ok(doctor(inner, rebuild, progress)),
         Request::Keys => Ok(json!({
@@ -269,6 +279,7 @@ fn status(all: &Node) -> Value {
         "cache": cache.map_err(|error| tracing::warn!(%error, "the cache can't be looked at")).ok(),
         "gateway_url": url,
         "plain_http": node.is_exposed.load(std::sync::atomic::Ordering::Relaxed),
+        "restored": node.guard.restored(),
         "namespace": NamespaceName::Hash(node.namespace).to_string(),
         "namespace_alias": node.config.namespace_alias,
         "data": node.folder.path(),

@@ -29,6 +29,7 @@ use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::backup::Guard;
 use crate::blobs::Blobs;
 use crate::fetch::Disagreement;
 use crate::journal::Journal;
@@ -58,6 +59,7 @@ pub(crate) struct Parts {
     pub(crate) swarm: Swarm,
     pub(crate) blobs: Blobs,
     pub(crate) journal: Journal,
+    pub(crate) guard: Guard,
     /// The node's.
     pub(crate) key: Arc<SecretKey>,
 }

@@ -107,6 +107,22 @@ pub(crate) fn small_cached(
     Ok(small)
 }
 
+/// Contents that can't be had again from peers, or that somebody wants here: of the node's own repositories, of
+/// pinned ones, and what waits for a commit.
+pub(crate) fn kept(node: &Inner) -> Result<HashSet<Blake3>, RepoError> {
+    let mut marks = Marks::new(&node.store)?;
+    for repo in all_repos(&node.repos) {
+        if node.repos.is_kept(&repo.id()) {
+            marks.walk(&node.repos, &repo, None)?;
+        }
+    }
+    let mut live = marks.live;
+    live.extend(node.staging.contents());
+    let lists = node.live_lists(&|content| live.contains(content))?;
+    live.extend(lists);
+    Ok(live)
+}
+
 fn all_repos(repos: &Repos) -> Vec<Repo> {
     let of = |kind| repos.list(kind);
     RepoKind::ALL.into_iter().flat_map(of).collect()

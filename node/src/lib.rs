@@ -17,6 +17,7 @@ pub mod store;
 
 mod access;
 mod audit;
+mod backup;
 mod blobs;
 mod buffers;
 mod cache;
@@ -32,6 +33,7 @@ mod swarm;
 pub mod xet;
 
 pub use audit::{AuditReport, Damage};
+pub use backup::{BackupError, BackupReport, restore};
 pub use cache::CacheUse;
 pub use config::{Config, NetworkConfig};
 pub use node::{Node, SpawnError, UploadError};

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::backup::Guard;
 use crate::blobs::{Blobs, BlobsConfig};
 use crate::cache::Cache;
 use crate::config::NetworkConfig;
@@ -36,6 +37,7 @@ pub(crate) struct Rooms {
     pub(crate) access: Access,
     pub(crate) cache: Cache,
     pub(crate) journal: Journal,
+    pub(crate) guard: Guard,
 }
 
 /// The running network part of a node.
@@ -63,6 +65,7 @@ impl Network {
             access,
             cache,
             journal,
+            guard,
         } = rooms;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -109,6 +112,7 @@ impl Network {
                 swarm: swarm.clone(),
                 blobs: blobs.clone(),
                 journal: journal.clone(),
+                guard: guard.clone(),
                 key: Arc::new(SecretKey::from_seed(key.seed())),
             };
             let follower = Follower::spawn(parts, heard, fetcher.disagreements(), stop.clone());

@@ -9,13 +9,14 @@ use std::time::{Instant, SystemTime};
 
 use cairn_protocol::accept::{Ledger, Verdict};
 use cairn_protocol::git::Signature;
-use cairn_protocol::hash::{Blake3, NamespaceId, RepositoryId};
+use cairn_protocol::hash::{Blake3, NamespaceId, RecordId, RepositoryId};
 use cairn_protocol::key::PublicKey;
 use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
 use cairn_protocol::record::{self, Body, Header, Link, Record, Role};
 
 use crate::access::Access;
 use crate::accounts::{Account, Accounts, SealedKeys, begin_namespace};
+use crate::backup::Guard;
 use crate::cache::{Cache, Unsettled};
 use crate::config::Config;
 use crate::control::Progress;
@@ -99,6 +100,8 @@ pub(crate) struct Inner {
     pub(crate) accounts: Accounts,
     pub(crate) sealed_keys: SealedKeys,
     pub(crate) staging: Staging,
+    /// Whether heads may be signed.
+    pub(crate) guard: Guard,
     pub(crate) parts: Parts,
     pub(crate) sent_xorbs: SentXorbs,
     pub(crate) file_lists: FileLists,
@@ -118,7 +121,7 @@ pub(crate) struct Inner {
     /// Whether tokens travel over plain HTTP beyond this machine.
     pub(crate) is_exposed: std::sync::atomic::AtomicBool,
     pub(crate) started: Instant,
-    namespace_name: String,
+    pub(crate) namespace_name: String,
     /// Last, so that the lock outlives everything that writes.
     pub(crate) folder: Folder,
 }
@@ -133,6 +136,18 @@ struct Local {
     wrong: Vec<(RepositoryId, WrongClaim)>,
     accounts: Accounts,
     staging: Staging,
+    guard: Guard,
+}
+
+impl Local {
+    /// The newest head of each repository that this home signed.
+    fn heads(&self) -> BTreeMap<RepositoryId, RecordId> {
+        let signed = self.signed.iter().filter_map(|(repository, envelope)| {
+            let head = Record::parse_trusted(envelope).ok()?;
+            Some((*repository, head.id()))
+        });
+        signed.collect()
+    }
 }
 
 impl Node {
@@ -180,17 +195,14 @@ impl Node {
             Some(namespace) => namespace,
             None => found_namespace(&keys, &store, &repos)?,
         };
+        let signed = local.heads();
         for (repository, claim) in local.wrong {
             repos.mark_wrong(repository, claim);
         }
         for account in local.accounts.all() {
             repos.name_account(&account);
         }
-        let signed = local.signed.iter().filter_map(|(repository, envelope)| {
-            let head = Record::parse_trusted(envelope).ok()?;
-            Some((*repository, head.id()))
-        });
-        repos.loaded(namespace, local.pinned, &signed.collect());
+        repos.loaded(namespace, local.pinned, &signed);
         let unsettled = Unsettled::default();
         let cache = Cache::new(
             store.clone(),
@@ -207,6 +219,7 @@ impl Node {
             keys,
             accounts: local.accounts,
             staging: local.staging,
+            guard: local.guard,
             parts: Parts::new(folder.path()),
             sent_xorbs: SentXorbs::new(folder.path()),
             file_lists: file_lists(),
@@ -236,6 +249,7 @@ impl Node {
                 access: inner.access.clone(),
                 cache: inner.cache.clone(),
                 journal: inner.journal.clone(),
+                guard: inner.guard.clone(),
             };
             let book = inner.folder.path().join("peers.json");
             inner.network = Some(Network::spawn(network, book, &inner.keys.node, &rooms)?);
@@ -444,6 +458,9 @@ impl Inner {
 
     /// Lets the home entitle accounts in this node's own namespace, where its root has not said so yet.
     fn let_home_entitle(&self) -> Result<(), SpawnError> {
+        if self.guard.restored().is_some() {
+            return Ok(());
+        }
         let home = self.keys.node.public();
         let changed = self.repos.ledger(|ledger| {
             let view = ledger.namespace(&self.namespace)?;
@@ -496,7 +513,7 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
     let (journal, entries) = Journal::open(files, &folder.journal())?;
     let mut local = Local::default();
     for entry in entries {
-        if local.accounts.take(&entry) || local.staging.take(&entry) {
+        if local.accounts.take(&entry) || local.staging.take(&entry) || local.guard.take(&entry) {
             continue;
         }
         match entry {

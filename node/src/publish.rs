@@ -103,6 +103,11 @@ pub enum PublishError {
     /// Only the repository's home can change it, which is another node.
     #[error("{0} has its home on another node: publish there")]
     Elsewhere(String),
+    /// This home was restored from a backup, and may have signed more since than it knows.
+    #[error(
+        "this node was restored from a backup and has met no peer since that could know of newer commits: nothing is signed until it has"
+    )]
+    Restored,
     /// The repository is frozen: its home signed two heads of one seq.
     #[error("repository {0} is frozen: two heads of one seq were signed")]
     Frozen(String),

@@ -103,6 +103,8 @@ pub enum Action {
     Take(PublicKey, Box<Record>),
     /// A neighbour told about itself.
     Met(PublicKey, message::Hello),
+    /// A neighbour was found to have exactly what this node has.
+    Agrees(PublicKey),
     /// Part from a neighbour.
     Drop(PublicKey, Reason),
 }

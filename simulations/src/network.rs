@@ -411,7 +411,7 @@ impl<'a> Network<'a> {
                 Action::Take(_, record) => {
                     self.at(self.now + STORING, Event::Stored { node, record });
                 }
-                Action::Met(..) => {}
+                Action::Met(..) | Action::Agrees(_) => {}
                 Action::Drop(peer, reason) => {
                     self.report.parted += 1;
                     self.write(format_args!("part {node} {} {reason}", index(&peer)))?;

@@ -62,6 +62,11 @@ fn render(value: &Value) -> String {
             "tokens travel over plain HTTP: put a proxy with TLS before it (see `public_url`)";
         rows.insert(2, ("warning", warning.to_owned()));
     }
+    if !value["restored"].is_null() {
+        let warning =
+            "restored from a backup: nothing is signed before the node has caught up with a peer";
+        rows.insert(2, ("warning", warning.to_owned()));
+    }
     if value["cache"].is_object() {
         let at = rows.len() - 1;
         rows.insert(at, ("cache", cache(&value["cache"])));

@@ -78,7 +78,7 @@ class Failed(Exception):
     """A verb that did not exit with 0."""
 
     def __init__(self, arguments, code, stdout, stderr):
-        super().__init__(f"cairn {' '.join(arguments)}: exit code {code}\n{stdout}{stderr}")
+        super().__init__(f"cairn {' '.join(map(str, arguments))}: exit code {code}\n{stdout}{stderr}")
         self.code = code
         self.stdout = stdout
         self.stderr = stderr

@@ -214,6 +214,18 @@ impl Driver {
         }
     }
 
+    /// A peer has nothing that is not here: heads that this home signed before it was restored would be.
+    fn caught_up(&self) {
+        if self.parts.guard.restored().is_none() {
+            return;
+        }
+        let (guard, journal) = (self.parts.guard.clone(), self.parts.journal.clone());
+        tokio::task::spawn_blocking(move || match guard.caught_up(&journal) {
+            Ok(()) => tracing::info!("caught up with a peer: this restored home signs again"),
+            Err(error) => tracing::warn!(%error, "not noted that this home has caught up"),
+        });
+    }
+
     fn act(&mut self, action: Action) {
         match action {
             Action::Send(peer, frame) => {
@@ -228,6 +240,7 @@ impl Driver {
                 });
                 sender.send(ids);
             }
+            Action::Agrees(_) => self.caught_up(),
             Action::Take(peer, record) => self.offered.push_back((Some(peer), record)),
             Action::Met(peer, hello) => {
                 tracing::debug!(%peer, agent = hello.agent, "met a peer");

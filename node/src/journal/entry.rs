@@ -123,6 +123,13 @@ pub enum Entry {
         /// SHA-256 of the bytes.
         sha256: Sha256,
     },
+    /// The folder was restored from a backup: heads may have been signed since that are not here.
+    Restored {
+        /// When the backup was begun, in seconds since the Unix epoch.
+        backup: u64,
+    },
+    /// They are here now.
+    CaughtUp,
     /// A local name.
     Alias {
         /// The name.
@@ -151,7 +158,10 @@ impl Entry {
     /// Whether it only takes back what was said before: a snapshot does without both.
     pub(super) fn is_void(&self) -> bool {
         match self {
-            Self::Unpinned { .. } | Self::TokenRevoked { .. } | Self::Unstaged { .. } => true,
+            Self::Unpinned { .. }
+            | Self::TokenRevoked { .. }
+            | Self::Unstaged { .. }
+            | Self::CaughtUp => true,
             Self::Granted { access, .. } => access.is_none(),
             Self::Alias { target, .. } => target.is_none(),
             Self::Pinned { .. }
@@ -159,6 +169,7 @@ impl Entry {
             | Self::Invalid { .. }
             | Self::Account { .. }
             | Self::Token { .. }
+            | Self::Restored { .. }
             | Self::Staged { .. } => false,
         }
     }
@@ -189,6 +200,7 @@ impl Entry {
                 account, sha256, ..
             }
             | Self::Unstaged { account, sha256 } => Subject::Staged(*account, *sha256),
+            Self::Restored { .. } | Self::CaughtUp => Subject::Restored,
             Self::Alias { name, .. } => Subject::Alias(name.clone()),
         }
     }
@@ -197,6 +209,7 @@ impl Entry {
 /// What an entry is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
+    Restored,
     Pin(RepositoryId),
     Signed(RepositoryId),
     Invalid(RepositoryId, Blake3, u64, Sha256, Option<GitOid>),

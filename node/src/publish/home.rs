@@ -258,8 +258,11 @@ pub(super) fn sign(
     Ok((repository, seq))
 }
 
-/// Refuses where another node's key orders the heads of the namespace.
+/// Refuses where another node's key orders the heads of the namespace, or this one may not know all of them.
 pub(super) fn must_be_home(node: &Inner, target: &Target) -> Result<(), PublishError> {
+    if node.guard.restored().is_some() {
+        return Err(PublishError::Restored);
+    }
     if node.is_home(&target.namespace) {
         return Ok(());
     }

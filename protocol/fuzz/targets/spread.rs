@@ -89,6 +89,7 @@ pub fn spread(data: &[u8]) {
                     machine.handle(now, Input::Refused(record.id()));
                 }
                 Action::Drop(..) => parted[usize::from(peer)] = true,
+                Action::Agrees(_) => {}
                 Action::Met(..) => panic!("they have met"),
             }
         }

@@ -125,10 +125,16 @@ impl Spread {
                 // Where both began one, the same rule on both sides says whose goes on.
                 let yields = begun && theirs <= ours;
                 if yields || peer.comparison.is_none() {
+                    if theirs == ours {
+                        out.push(Action::Agrees(key));
+                    }
                     self.compared(now, key, theirs != ours, out);
                 }
             }
-            Side::Answers if begun && theirs == ours => self.compared(now, key, false, out),
+            Side::Answers if begun && theirs == ours => {
+                out.push(Action::Agrees(key));
+                self.compared(now, key, false, out);
+            }
             Side::Answers if begun => {
                 if let Some(comparison) = &mut peer.comparison {
                     comparison.step = Step::Summary;

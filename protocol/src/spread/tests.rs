@@ -71,6 +71,8 @@ struct Net {
     pushed: BTreeSet<(usize, usize, RecordId)>,
     /// What the first asked the second for.
     wanted: BTreeSet<(usize, usize, RecordId)>,
+    /// Who found that the other has the same.
+    agreed: BTreeSet<(usize, usize)>,
     now: Duration,
     frames: usize,
 }
@@ -93,6 +95,7 @@ impl Net {
             wires: VecDeque::new(),
             pushed: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            agreed: BTreeSet::new(),
             now: Duration::ZERO,
             frames: 0,
         }
@@ -159,6 +162,13 @@ impl Net {
             Action::Met(_, met) => {
                 assert_eq!(met, hello());
                 self.nodes[at].met += 1;
+            }
+            Action::Agrees(peer) => {
+                let peer = Self::index(&peer);
+                if self.nodes.len() == 2 {
+                    assert_eq!(self.nodes[at].have.len(), self.nodes[peer].have.len());
+                }
+                self.agreed.insert((at, peer));
             }
             Action::Drop(peer, reason) => self.nodes[at].dropped.push((peer, reason)),
         }
@@ -273,6 +283,7 @@ proptest! {
         // From then on, a comparison is one frame each way.
         net.run(Duration::from_mins(2));
         prop_assert!((net.frames - frames) <= 30, "{} frames", net.frames - frames);
+        prop_assert_eq!(net.agreed, BTreeSet::from([(0, 1), (1, 0)]));
     }
 
     #[test]
@@ -304,8 +315,12 @@ proptest! {
         for at in 1..NODES {
             net.connect(at - 1, at);
         }
+        net.agreed.clear();
         net.run(Duration::from_secs(200));
         net.assert_equal();
+        for (one, other) in &net.links {
+            prop_assert!(net.agreed.contains(&(*one, *other)) && net.agreed.contains(&(*other, *one)));
+        }
     }
 
     #[test]
