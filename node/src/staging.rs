@@ -4,6 +4,7 @@
 //! (28 where they came as xorbs), as the journal has it: a hash alone is no right to bytes that somebody else sent. What is staged is not
 //! collected and not evicted.
 
+mod chains;
 mod parts;
 
 use std::collections::{HashMap, HashSet};

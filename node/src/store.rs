@@ -42,6 +42,7 @@ use cairn_protocol::piece::PieceList;
 use parking_lot::RwLock;
 
 pub use batch::Batch;
+pub(crate) use intake::Running;
 pub(crate) use key::LinkKind;
 pub use lease::Lease;
 pub use partial::{Claim, FinishError, Partial};
@@ -453,13 +454,14 @@ impl Store {
         Ok(digests)
     }
 
-    /// Makes a file of this folder's file system, that nobody writes to, stored content: it is read once, and moved
-    /// if its digests are as they should be; durable on return. It stays where content of that hash is stored
-    /// already.
+    /// Makes a file of this folder's file system, that nobody writes to, stored content: it is read once, where it
+    /// was not hashed when it was written, and moved if its digests are as they should be; durable on return. It
+    /// stays where content of that hash is stored already.
     pub(crate) fn adopt(
         &self,
         path: &Path,
         size: u64,
+        hashed: Option<Running>,
         agrees: &dyn Fn(&Digests) -> bool,
     ) -> Result<Digests, StoreError> {
         if size < FLAT_BYTES_MIN {
@@ -468,7 +470,7 @@ impl Store {
         }
         let _lease = self.lease();
         let inner = &self.inner;
-        inner.flats.adopt(&inner.log, path, size, agrees)
+        inner.flats.adopt(&inner.log, path, size, hashed, agrees)
     }
 
     /// Opens content for reading; [`StoreError::Absent`] and [`StoreError::Damaged`] are answers.

@@ -329,11 +329,13 @@ impl Node {
         }
         let _lease = inner.store.lease();
         let agrees = |digests: &Digests| digests.sha256 == *sha256;
-        let digests = inner.parts.take(account, sha256, size, count, |path| {
-            let digests = inner.store.adopt(path, size, &agrees)?;
-            inner.stage(account, &digests, None)?;
-            Ok(digests)
-        })?;
+        let digests = inner
+            .parts
+            .take(account, sha256, size, count, |path, hashed| {
+                let digests = inner.store.adopt(path, size, hashed, &agrees)?;
+                inner.stage(account, &digests, None)?;
+                Ok(digests)
+            })?;
         Ok(sent(sha256, digests.blake3, size))
     }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -15,8 +15,10 @@ use std::time::{Duration, SystemTime};
 use cairn_protocol::hash::Sha256;
 use parking_lot::{Mutex, RwLock};
 
+use super::chains::Chains;
 use crate::accounts::AccountId;
-use crate::store::StoreError;
+use crate::files::{Files as _, OpenFile, RealFiles};
+use crate::store::{Running, StoreError};
 
 /// How long parts wait for the others.
 const WAIT: Duration = Duration::from_hours(24);
@@ -35,6 +37,7 @@ type Turn = Arc<RwLock<()>>;
 pub(crate) struct Parts {
     dir: PathBuf,
     turns: Mutex<HashMap<PathBuf, Weak<RwLock<()>>>>,
+    chains: Chains,
 }
 
 /// Which part of what.
@@ -54,6 +57,7 @@ impl Parts {
         Self {
             dir: data.join("uploads"),
             turns: Mutex::default(),
+            chains: Chains::default(),
         }
     }
 
@@ -94,45 +98,34 @@ impl Parts {
         if free < part.length.saturating_add(RESERVE_BYTES) {
             return Err(StoreError::Full { path: folder });
         }
-        let file = OpenOptions::new()
+        let path = folder.join(WHOLE);
+        OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(folder.join(WHOLE))
+            .open(&path)
             .map_err(|error| fail("open a file in", error))?;
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let mut found = 0;
-        loop {
-            let read = match source.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(StoreError::Source(error)),
-            };
-            let at = part.offset + found;
-            found += read as u64;
-            if found > part.length {
-                break;
-            }
-            file.write_all_at(&buffer[..read], at)
-                .map_err(|error| fail("write in", error))?;
-        }
-        if found != part.length {
-            return Err(StoreError::Changed {
-                expected: part.length,
-                found,
-            });
-        }
+        let file = RealFiles.open_write(&path)?;
+        let range = part.offset..part.offset + part.length;
+        let mut running = self.chains.begin(&folder, &range);
+        let written = match &mut running {
+            Some(running) => running.take(source, part.length, &RealFiles, &file),
+            None => copy(source, part, &file),
+        };
+        let running = running.filter(|_| written.is_ok());
+        self.chains.end(&folder, &range, running);
+        written?;
         let done = || -> io::Result<()> {
-            file.sync_all()?;
+            file.file().sync_all()?;
             File::create(folder.join(part.number.to_string()))?;
             File::open(&folder)?.sync_all()
         };
         done().map_err(|error| fail("keep a part in", error))
     }
 
-    /// Hands the whole file out, with nobody writing to it, if all its parts are there; then lets go of it.
+    /// Hands the whole file out, with nobody writing to it, if all its parts are there, and its hashes as far as
+    /// they were made when it was written; then lets go of it.
     ///
     /// [`StoreError::Changed`] where one is missing: it has to be sent first.
     pub(crate) fn take<T>(
@@ -141,7 +134,7 @@ impl Parts {
         sha256: &Sha256,
         size: u64,
         count: u64,
-        use_it: impl FnOnce(&Path) -> Result<T, StoreError>,
+        use_it: impl FnOnce(&Path, Option<Running>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let folder = self.folder(account, sha256);
         let turn = self.turn(&folder);
@@ -156,7 +149,7 @@ impl Parts {
                 found,
             });
         }
-        let used = use_it(&path);
+        let used = use_it(&path, self.chains.take(&folder));
         // Other bytes than were promised are no use to anybody, either.
         if matches!(used, Ok(_) | Err(StoreError::Disagrees { .. }))
             && let Err(error) = fs::remove_dir_all(&folder)
@@ -179,13 +172,42 @@ impl Parts {
                 .and_then(|metadata| metadata.modified())
                 .ok()
                 .and_then(|changed| now.duration_since(changed).ok());
-            if age.is_some_and(|age| age > WAIT)
-                && let Err(error) = fs::remove_dir_all(&path)
-            {
+            if age.is_none_or(|age| age <= WAIT) {
+                continue;
+            }
+            self.chains.take(&path);
+            if let Err(error) = fs::remove_dir_all(&path) {
                 tracing::warn!(%error, folder = %path.display(), "parts not removed");
             }
         }
     }
+}
+
+/// Writes a part where it belongs.
+fn copy(source: &mut dyn Read, part: &Part<'_>, file: &OpenFile) -> Result<(), StoreError> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut found = 0;
+    loop {
+        let read = match source.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(StoreError::Source(error)),
+        };
+        let at = part.offset + found;
+        found += read as u64;
+        if found > part.length {
+            break;
+        }
+        RealFiles.write_all_at(file, &buffer[..read], at)?;
+    }
+    if found != part.length {
+        return Err(StoreError::Changed {
+            expected: part.length,
+            found,
+        });
+    }
+    Ok(())
 }
 
 /// Makes a folder and the one that it is in, where they are missing; their names are durable on return.
@@ -223,7 +245,7 @@ mod tests {
             parts.put(&part, &mut &*bytes)
         };
         let take = || {
-            parts.take(&account, &sha256, 6, 2, |path| {
+            parts.take(&account, &sha256, 6, 2, |path, _| {
                 Ok(fs::read_to_string(path).unwrap())
             })
         };
@@ -239,7 +261,7 @@ mod tests {
         put(1, 0, b"abc").unwrap();
         put(2, 3, b"def").unwrap();
         let disagrees = StoreError::Disagrees { found: sha256 };
-        let taken = parts.take::<()>(&account, &sha256, 6, 2, |_| Err(disagrees));
+        let taken = parts.take::<()>(&account, &sha256, 6, 2, |_, _| Err(disagrees));
         assert!(
             taken.is_err() && take().is_err(),
             "wrong bytes are let go of"

@@ -20,7 +20,7 @@ use quick_cache::sync::Cache;
 
 use super::facts::{Facts, FlatFacts, Said, damaged_frame, evicted_frame};
 use super::index::SharedIndex;
-use super::intake::{self, Copy, Taken};
+use super::intake::{self, Copy, Running, Taken};
 use super::key::Key;
 use super::log::Log;
 use super::readers::AllReaders;
@@ -198,6 +198,7 @@ impl Flats {
         let copy = Copy {
             files: &*self.files,
             file: &temporary.file,
+            offset: 0,
         };
         let taken = intake::take(source, size, git, Some(copy), progress)?;
         if !agrees(&taken.digests) {
@@ -209,17 +210,23 @@ impl Flats {
         self.place_temporary(log, temporary, &taken)
     }
 
-    /// Makes a file that is written already, and that nobody writes to, a stored one: it is read, and moved.
+    /// Makes a file that is written already, and that nobody writes to, a stored one: it is moved, and read before
+    /// where it was not hashed when it was written.
     pub(super) fn adopt(
         &self,
         log: &Log,
         path: &Path,
         size: u64,
+        hashed: Option<Running>,
         agrees: &dyn Fn(&Digests) -> bool,
     ) -> Result<Digests, StoreError> {
         let file = self.files.open_write(path)?;
-        let source = self.files.open_read(path)?;
-        let taken = intake::take(&mut &**source.file(), size, false, None, &mut |_| {})?;
+        let taken = if let Some(hashed) = hashed.filter(|hashed| hashed.hashed() == size) {
+            hashed.finish()?
+        } else {
+            let source = self.files.open_read(path)?;
+            intake::take(&mut &**source.file(), size, false, None, &mut |_| {})?
+        };
         if !agrees(&taken.digests) {
             return Err(StoreError::Disagrees {
                 found: taken.digests.sha256,

@@ -34,6 +34,8 @@ pub(super) struct Taken {
 pub(super) struct Copy<'a> {
     pub(super) files: &'a dyn Files,
     pub(super) file: &'a OpenFile,
+    /// Where the first of them goes.
+    pub(super) offset: u64,
 }
 
 /// Digests of bytes in memory.
@@ -60,20 +62,32 @@ pub(super) fn take(
         read: 0,
     };
     let mut hashers = Hashers::new(size, git);
-    if size < THREADS_BYTES_MIN {
+    feed(&mut hashers, &mut source, copy, progress)?;
+    hashers.finish(size)
+}
+
+/// Reads what was announced, and nothing more; hashes and copies it.
+fn feed(
+    hashers: &mut Hashers,
+    source: &mut Source<'_>,
+    copy: Option<Copy<'_>>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), StoreError> {
+    if source.size < THREADS_BYTES_MIN {
         let mut buffer = Vec::new();
-        while source.read < size {
-            let offset = source.read;
+        while source.read < source.size {
+            let read = source.read;
             source.fill(&mut buffer)?;
             if let Some(copy) = copy {
-                copy.files.write_all_at(copy.file, &buffer, offset)?;
+                copy.files
+                    .write_all_at(copy.file, &buffer, copy.offset + read)?;
             }
             hashers.blake3.update(&buffer);
             hashers.others.update(&buffer);
         }
-        progress(size);
+        progress(source.size);
     } else {
-        let Hashers { blake3, others } = &mut hashers;
+        let Hashers { blake3, others } = hashers;
         std::thread::scope(|scope| {
             let (recycle, free) = sync_channel(BUFFERS);
             let (to_blake3, for_blake3) = sync_channel::<Arc<Vec<u8>>>(BUFFERS);
@@ -82,7 +96,7 @@ pub(super) fn take(
             scope.spawn(move || each(&for_blake3, &one, |bytes| blake3.update(bytes)));
             scope.spawn(move || each(&for_others, &two, |bytes| others.update(bytes)));
             pump(
-                &mut source,
+                source,
                 copy,
                 &[to_blake3, to_others],
                 (&recycle, &free),
@@ -90,8 +104,63 @@ pub(super) fn take(
             )
         })?;
     }
-    source.must_end()?;
-    hashers.finish(size)
+    source.must_end()
+}
+
+/// Hashes a file that comes in parts, as long as each begins where the one before ended.
+#[derive(Debug)]
+pub(crate) struct Running {
+    hashers: Hashers,
+    hashed: u64,
+}
+
+impl Running {
+    pub(crate) fn new() -> Self {
+        Self {
+            hashers: Hashers::new(0, false),
+            hashed: 0,
+        }
+    }
+
+    /// Bytes so far, from the beginning of the file.
+    pub(crate) fn hashed(&self) -> u64 {
+        self.hashed
+    }
+
+    /// Reads exactly so many bytes from a source, hashing them and writing them where they belong.
+    ///
+    /// After an error it is of no use any more.
+    pub(crate) fn take(
+        &mut self,
+        source: &mut dyn Read,
+        size: u64,
+        files: &dyn Files,
+        file: &OpenFile,
+    ) -> Result<(), StoreError> {
+        let mut source = Source {
+            bytes: source,
+            size,
+            read: 0,
+        };
+        let copy = Copy {
+            files,
+            file,
+            offset: self.hashed,
+        };
+        feed(&mut self.hashers, &mut source, Some(copy), &mut |_| {})?;
+        self.hashed += size;
+        Ok(())
+    }
+
+    /// BLAKE3 of the bytes so far.
+    #[cfg(test)]
+    pub(crate) fn blake3(self) -> cairn_protocol::hash::Blake3 {
+        self.finish().unwrap().digests.blake3
+    }
+
+    pub(super) fn finish(self) -> Result<Taken, StoreError> {
+        self.hashers.finish(self.hashed)
+    }
 }
 
 /// Hashes what comes, and gives each buffer back that nobody else uses any more.
@@ -140,10 +209,12 @@ fn pump(
                 .map_err(|_| StoreError::Stopped)?;
         }
         if let Some(copy) = copy {
-            copy.files.write_all_at(copy.file, &buffer, offset)?;
+            copy.files
+                .write_all_at(copy.file, &buffer, copy.offset + offset)?;
             if source.read - written_back >= WRITEBACK_BYTES {
+                let from = copy.offset + written_back;
                 copy.files
-                    .begin_writeback(copy.file, written_back, source.read - written_back);
+                    .begin_writeback(copy.file, from, source.read - written_back);
                 written_back = source.read;
             }
         }
