@@ -2,18 +2,24 @@
 
 use std::time::Duration;
 
+use crate::tls::Tls;
+
 /// Settings of a gateway, already checked.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Root URL that clients use, without a slash at the end: `https://hub.example.org`.
     ///
     /// Absolute links are built from it. Where absent they are built from the request's own `Host`
-    /// (and `X-Forwarded-Proto`/`-Host`), as the hub's clients need them to name the host they asked.
+    /// (and `X-Forwarded-Proto`/`-Host`; with TLS of its own always `https`), as the hub's clients need them to name the host they asked.
     pub public_url: Option<String>,
+    /// The certificate to serve HTTPS with, and nothing else; HTTP where absent.
+    ///
+    /// A connection then has about 100 KiB of buffers of its own while it sends.
+    pub tls: Option<Tls>,
     /// Connections served at a time; further ones wait in the listener's backlog until one ends.
     pub connections_max: usize,
-    /// Time from the first byte of a request's head (or from the accept) to its end; a slower
-    /// connection is closed.
+    /// Time from the first byte of a request's head (or from the accept, with the TLS handshake) to its
+    /// end; a slower connection is closed.
     pub header_timeout: Duration,
     /// Time that a connection may rest between requests; then it is closed.
     pub keep_alive_timeout: Duration,
@@ -58,6 +64,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             public_url: None,
+            tls: None,
             connections_max: 4096,
             header_timeout: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_mins(1),

@@ -98,8 +98,7 @@ fn with_xet(
         && let Some(commit) = commit.as_ref().and_then(|commit| commit.to_str().ok())
         && let Some((id, _)) = request.uri().path().split_once("/resolve/")
     {
-        let public_url = gateway.config().public_url.as_deref();
-        let asked = Asked::new(request.uri(), request.headers(), public_url)?;
+        let asked = Asked::new(request.uri(), request.headers(), gateway.config())?;
         let (kind, id) = match id.trim_start_matches('/').split_once('/') {
             Some((kind @ ("datasets" | "spaces"), id)) => (kind, id),
             _ => ("models", id.trim_start_matches('/')),

@@ -151,7 +151,8 @@ impl Gateway {
     }
 }
 
-/// Takes up metric samples, and lets go of answers nobody can ask for any more, for ever.
+/// Takes up metric samples, lets go of answers nobody can ask for any more, looks for a renewed certificate,
+/// for ever.
 async fn upkeep(gateway: Gateway) {
     let mut period = tokio::time::interval(UPKEEP_PERIOD);
     let mut cleared = None::<Instant>;
@@ -166,6 +167,9 @@ async fn upkeep(gateway: Gateway) {
         let retired = tokio::task::spawn_blocking(move || {
             let generation = gateway.node().repos().generation();
             gateway.documents().retire(generation);
+            if let Some(tls) = &gateway.config().tls {
+                tls.look();
+            }
             if is_due {
                 gateway.node().expire_uploads();
             }

@@ -119,7 +119,7 @@ async fn question(gateway: Gateway, request: Request) -> Result<Reply, ApiError>
         _ => return Err(ApiError::method_not_allowed("GET, HEAD, POST, PUT, DELETE")),
     };
     let question = Question {
-        asked: Asked::new(&parts.uri, &parts.headers, config.public_url.as_deref())?,
+        asked: Asked::new(&parts.uri, &parts.headers, config)?,
         is_json: parts
             .headers
             .get(CONTENT_TYPE)

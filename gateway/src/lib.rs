@@ -4,7 +4,7 @@
 //! `fn routes() -> Router<Gateway>`; handlers parse, call the node on a blocking thread, and shape the
 //! reply. No handler touches the store's files, except the one module that serves their bytes.
 //!
-//! In the order to be read: [`server`] accepts and bounds connections, `entry` is what every request
+//! In the order to be read: [`server`] accepts and bounds connections (`tls` has their certificate), `entry` is what every request
 //! and answer passes, `content` serves files (over [`sendfile`] and [`range`]), `hub` answers questions
 //! about repositories, `operations` says how the gateway itself is.
 
@@ -31,8 +31,10 @@ mod publish;
 mod reply;
 mod repo;
 mod right;
+mod tls;
 mod url;
 mod xet;
 
 pub use config::Config;
 pub use gateway::Gateway;
+pub use tls::{Tls, TlsError};

@@ -11,11 +11,15 @@
 //! A page that is not in memory would make `sendfile` wait for the disk inside a worker thread and
 //! with it every request of that worker. So the next chunk is probed without waiting (`preadv2` with
 //! `RWF_NOWAIT`), and a cold one is read ahead by a blocking thread first.
+//!
+//! TLS has to see the bytes: for it they are read from the file, with the same care (`sendfile::copied`).
 
 #![allow(
     unsafe_code,
     reason = "the one place that maps files; each use says why it is sound"
 )]
+
+mod copied;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +40,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
+
+pub(crate) use self::copied::CopiedStream;
 
 /// Slices below this are written as they are: a look-up and a call of their own would cost more.
 const SLICE_BYTES_MIN: usize = 16 << 10;
@@ -105,10 +111,16 @@ impl Stamp {
     }
 }
 
+/// Where a slice worth a `sendfile` stands.
 fn locate(slice: &[u8]) -> Option<Place> {
     if slice.len() < SLICE_BYTES_MIN {
         return None;
     }
+    find(slice)
+}
+
+/// Where a slice of any size stands, if it is a mapping's.
+fn find(slice: &[u8]) -> Option<Place> {
     let start = slice.as_ptr() as usize;
     let regions = REGIONS.read().unwrap_or_else(PoisonError::into_inner);
     let (base, region) = regions.range(..=start).next_back()?;

@@ -1,9 +1,10 @@
 //! Connections: accepts them, bounds them, serves on them, drains them.
 //!
-//! HTTP/1.1 by hyper over the streams of [`crate::sendfile`]. Every wait on a peer has an end: the head of a request and
+//! HTTP/1.1 by hyper over the streams of [`crate::sendfile`], within TLS where there is a certificate.
+//! Every wait on a peer has an end: the TLS handshake, the head of a request and
 //! the rest between requests by `activity`, a body that is read by its handler, a peer that
 //! takes nothing by the kernel (`TCP_USER_TIMEOUT`, which knows of progress that no write shows).
-//! There is no HTTP/2: none of the clients needs it without TLS, and what is not there can't be abused.
+//! There is no HTTP/2: none of the clients needs it, and what is not there can't be abused.
 
 mod activity;
 
@@ -22,9 +23,11 @@ use http_body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -32,7 +35,8 @@ use tower::Service;
 use self::activity::{Activity, Answering, Verdict};
 use crate::config::Config;
 use crate::metrics;
-use crate::sendfile::FileStream;
+use crate::sendfile::{CopiedStream, FileStream};
+use crate::tls::Tls;
 
 /// Wait after the first failed accept; doubles up to [`ACCEPT_PAUSE_MAX`].
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -154,7 +158,44 @@ where
     let _counted = metrics::OpenConnection::new();
     prepare(&stream, &server.config);
     let activity = Arc::new(Activity::new(&server.config));
-    let stream = TokioIo::new(FileStream::new(stream, Arc::clone(&activity)));
+    let stream = FileStream::new(stream, Arc::clone(&activity));
+    match &server.config.tls {
+        None => exchange(&server, stream, &activity).await,
+        Some(tls) => {
+            if let Some(stream) = handshake(tls, stream, &activity, &server.draining).await {
+                exchange(&server, CopiedStream::new(stream), &activity).await;
+            }
+        }
+    }
+}
+
+/// Begins TLS; none where that failed or took too long, or a shutdown came first.
+async fn handshake<IO>(
+    tls: &Tls,
+    stream: IO,
+    activity: &Activity,
+    draining: &CancellationToken,
+) -> Option<TlsStream<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let bounded = tokio::time::timeout_at(activity.first_check(), tls.accept(stream));
+    match draining.run_until_cancelled(bounded).await? {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
+        Err(_) => tracing::debug!("connection closed: the TLS handshake was slow"),
+    }
+    None
+}
+
+/// Answers requests over a stream until it ends.
+async fn exchange<S, IO>(server: &Server<S>, stream: IO, activity: &Arc<Activity>)
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let stream = TokioIo::new(stream);
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let answering = activity.request();
         let answer = server.service.clone().call(request.map(Body::new));
@@ -249,6 +290,7 @@ mod tests {
     use tokio::sync::{mpsc, watch};
 
     use super::*;
+    use crate::tls::tests::Pair;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -297,6 +339,10 @@ mod tests {
 
     /// `/long` answers with a marked body, `/early` never, everything else with a plain one.
     async fn rig() -> Rig {
+        rig_with(None).await
+    }
+
+    async fn rig_with(tls: Option<Tls>) -> Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (release, released) = watch::channel(false);
@@ -321,9 +367,12 @@ mod tests {
                 Ok(response)
             }
         });
+        // Long enough for a handshake on a machine that is busy.
+        let rest = Duration::from_millis(if tls.is_some() { 2_000 } else { 100 });
         let config = Config {
-            header_timeout: Duration::from_millis(100),
-            keep_alive_timeout: Duration::from_millis(100),
+            header_timeout: rest,
+            keep_alive_timeout: rest,
+            tls,
             ..Config::default()
         };
         let stop = CancellationToken::new();
@@ -340,12 +389,16 @@ mod tests {
 
     async fn get(address: std::net::SocketAddr, path: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
+        ask(&mut stream, path).await;
         stream
     }
 
-    async fn rest(mut stream: TcpStream) -> Vec<u8> {
+    async fn ask(stream: &mut (impl AsyncWrite + Unpin), path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+    }
+
+    async fn rest(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
         let mut bytes = Vec::new();
         let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
         drop(read.expect("the connection ends"));
@@ -379,5 +432,69 @@ mod tests {
             gone.expect("the answer is dropped").unwrap();
         }
         drop(rig.stop);
+    }
+
+    #[tokio::test]
+    async fn waits_within_tls_end_like_those_without() {
+        let pair = Pair::new();
+        let rig = rig_with(Some(pair.load().unwrap())).await;
+        let connect = async || {
+            let stream = TcpStream::connect(rig.address).await.unwrap();
+            pair.connect(stream).await.unwrap()
+        };
+        rig.release.send_replace(true);
+        let no_handshake = async { rest(TcpStream::connect(rig.address).await.unwrap()).await };
+        let no_head = async { rest(connect().await).await };
+        let half_a_head = async {
+            let mut stream = connect().await;
+            stream.write_all(b"GET /plain").await.unwrap();
+            rest(stream).await
+        };
+        let one_request = async {
+            let mut stream = connect().await;
+            ask(&mut stream, "/plain").await;
+            rest(stream).await
+        };
+        let ends = tokio::join!(no_handshake, no_head, half_a_head, one_request);
+        assert_eq!([&*ends.0, &*ends.1, &*ends.2], [b"", b"", b""]);
+        assert!(ends.3.ends_with(b"\r\n\r\nx"));
+        drop(rig.stop);
+    }
+
+    #[tokio::test]
+    async fn plain_http_at_a_port_with_tls_is_closed() {
+        let pair = Pair::new();
+        let rig = rig_with(Some(pair.load().unwrap())).await;
+        let answer = rest(get(rig.address, "/plain").await).await;
+        assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+        drop(rig.stop);
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_does_not_wait_for_a_handshake() {
+        let pair = Pair::new();
+        let tls = pair.load().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = tower::service_fn(async |_: Request| Ok(Response::new(Body::empty())));
+        let config = Config {
+            header_timeout: PATIENCE * 10,
+            drain_timeout: PATIENCE * 10,
+            tls: Some(tls),
+            ..Config::default()
+        };
+        let stop = CancellationToken::new();
+        let serving = serve(listener, service, &config, stop.clone());
+        let client = async {
+            let stream = TcpStream::connect(address).await.unwrap();
+            // Served after it, so that it is known to be there.
+            let second = TcpStream::connect(address).await.unwrap();
+            drop(pair.connect(second).await.unwrap());
+            stop.cancel();
+            rest(stream).await
+        };
+        let both = async { tokio::join!(serving, client) };
+        let ended = tokio::time::timeout(PATIENCE, both).await;
+        ended.expect("the shutdown ends").0.unwrap();
     }
 }

@@ -9,6 +9,7 @@ use axum::http::header::{HOST, HeaderMap};
 use axum::http::uri::Authority;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use crate::config::Config;
 use crate::error::ApiError;
 
 /// What stands unquoted in a path segment or a query value.
@@ -153,13 +154,10 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) fn new(
-        uri: &Uri,
-        headers: &HeaderMap,
-        public_url: Option<&str>,
-    ) -> Result<Self, ApiError> {
+    pub(crate) fn new(uri: &Uri, headers: &HeaderMap, config: &Config) -> Result<Self, ApiError> {
+        let public_url = config.public_url.as_deref();
         Ok(Self {
-            base: base(uri, headers, public_url),
+            base: base(uri, headers, public_url, config.tls.is_some()),
             path: uri.path().to_owned(),
             query: Pairs::parse(uri.query().unwrap_or_default().as_bytes())?,
         })
@@ -193,7 +191,7 @@ impl Asked {
 ///
 /// Host names come from the request and go back to nobody but the one who sent it; what isn't a host
 /// name is passed over.
-fn base(uri: &Uri, headers: &HeaderMap, public_url: Option<&str>) -> String {
+fn base(uri: &Uri, headers: &HeaderMap, public_url: Option<&str>, has_tls: bool) -> String {
     if let Some(url) = public_url {
         return url.trim_end_matches('/').to_owned();
     }
@@ -202,8 +200,8 @@ fn base(uri: &Uri, headers: &HeaderMap, public_url: Option<&str>) -> String {
         Some(value.split(',').next()?.trim())
     };
     let scheme = header("x-forwarded-proto")
-        .filter(|scheme| matches!(*scheme, "http" | "https"))
-        .unwrap_or("http");
+        .filter(|scheme| !has_tls && matches!(*scheme, "http" | "https"))
+        .unwrap_or(if has_tls { "https" } else { "http" });
     let host = header("x-forwarded-host")
         .and_then(authority)
         .or_else(|| header(HOST.as_str()).and_then(authority))
@@ -234,6 +232,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn public(url: &str) -> Config {
+        Config {
+            public_url: Some(url.to_owned()),
+            ..Config::default()
+        }
+    }
 
     fn texts(path: &str) -> Option<Vec<String>> {
         let segments = segments(path).ok()?;
@@ -273,7 +278,7 @@ mod tests {
                 .extend_pairs(&pairs)
                 .finish();
             let uri: Uri = format!("/api/models?{query}").parse().unwrap();
-            let asked = Asked::new(&uri, &HeaderMap::new(), Some("https://hub.example.org/")).unwrap();
+            let asked = Asked::new(&uri, &HeaderMap::new(), &public("https://hub.example.org/")).unwrap();
             let link = asked.next_page("cursor", &cursor);
             let url = link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap();
             let query = url.strip_prefix("https://hub.example.org/api/models?").unwrap();
@@ -290,7 +295,7 @@ mod tests {
     fn a_revision_is_replaced_where_it_stands() {
         let asked = |path: &str| {
             let uri = path.parse().unwrap();
-            Asked::new(&uri, &HeaderMap::new(), Some("http://h")).unwrap()
+            Asked::new(&uri, &HeaderMap::new(), &public("http://h")).unwrap()
         };
         for (path, count, after, expected) in [
             ("/api/models/a/b/tree/main", 1, 0, "/api/models/a/b/tree/0f"),
@@ -321,13 +326,13 @@ mod tests {
     #[test]
     fn links_name_the_host_that_was_asked() {
         let uri: Uri = "/api/models".parse().unwrap();
-        let with = |pairs: &[(&'static str, &str)]| {
-            let headers = pairs
+        let headers = |pairs: &[(&'static str, &str)]| -> HeaderMap {
+            pairs
                 .iter()
                 .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-                .collect();
-            base(&uri, &headers, None)
+                .collect()
         };
+        let with = |pairs| base(&uri, &headers(pairs), None, false);
         assert_eq!(with(&[("host", "localhost:8080")]), "http://localhost:8080");
         assert_eq!(with(&[("host", "[::1]:80")]), "http://[::1]:80");
         assert_eq!(
@@ -347,5 +352,7 @@ mod tests {
             "http://good"
         );
         assert_eq!(with(&[("host", "user@evil")]), "http://localhost");
+        let forwarded = headers(&[("host", "hub"), ("x-forwarded-proto", "http")]);
+        assert_eq!(base(&uri, &forwarded, None, true), "https://hub");
     }
 }

@@ -63,7 +63,7 @@ pub(super) async fn serve(
     let id = id.join("/");
     let (parts, bytes) = request.into_parts();
     let config = gateway.config();
-    let asked = Asked::new(&parts.uri, &parts.headers, config.public_url.as_deref())?;
+    let asked = Asked::new(&parts.uri, &parts.headers, config)?;
     let max = config.body_bytes_max;
     let bytes = body::read(&parts.headers, bytes, max, config).await?;
     gateway

@@ -84,8 +84,7 @@ async fn commit(
     or_refuse!(body::must_be_plain(&parts.headers));
     let client = Client::of(gateway, &parts.headers);
     let uri = parts.uri.clone();
-    let public_url = gateway.config().public_url.clone();
-    let asked = or_refuse!(Asked::new(&uri, &parts.headers, public_url.as_deref()));
+    let asked = or_refuse!(Asked::new(&uri, &parts.headers, gateway.config()));
     let found = gateway
         .blocking(move |gateway| place(gateway, uri.path(), uri.query(), asked, client))
         .await;

@@ -111,8 +111,8 @@ impl Watch for Arc<Activity> {
 
     fn sent(&self, bytes: usize) {
         self.blocked.store(false, Ordering::Relaxed);
-        // Small answers are marked when they are handed to hyper.
-        if bytes >= 64 << 10 {
+        // Small answers are marked when they are handed to hyper; of a large one TLS sends little at a time.
+        if bytes >= 16 << 10 {
             self.mark();
         }
         metrics::sent(bytes);

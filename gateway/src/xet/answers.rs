@@ -33,8 +33,7 @@ pub(super) async fn reconstruction(
     bearer: Bearer,
 ) -> Result<Response, ApiError> {
     let range = range_of(parts)?;
-    let public_url = gateway.config().public_url.clone();
-    let asked = Asked::new(&parts.uri, &parts.headers, public_url.as_deref())?;
+    let asked = Asked::new(&parts.uri, &parts.headers, gateway.config())?;
     let answer = gateway
         .blocking(move |gateway| {
             let node = gateway.node();

@@ -1,11 +1,15 @@
 //! A plain HTTP/1.1 client that shows everything that the server sends.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Longest wait of a test for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,14 +36,27 @@ impl Answer {
 }
 
 pub(crate) struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Stream>>,
 }
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = soon(TcpStream::connect(address)).await.unwrap();
         Self {
-            stream: BufReader::new(stream),
+            stream: BufReader::new(Box::new(stream)),
+        }
+    }
+
+    pub(crate) async fn connect_tls(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
+        let stream = soon(TcpStream::connect(address)).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = soon(TlsConnector::from(config).connect(name, stream)).await;
+        Self {
+            stream: BufReader::new(Box::new(stream.unwrap())),
         }
     }
 
@@ -48,11 +65,15 @@ impl Client {
     }
 
     pub(crate) async fn try_send(&mut self, text: &str) -> std::io::Result<()> {
-        soon(self.stream.write_all(text.as_bytes())).await
+        self.try_send_bytes(text.as_bytes()).await
     }
 
     pub(crate) async fn try_send_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        soon(self.stream.write_all(bytes)).await
+        soon(async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        })
+        .await
     }
 
     /// Sends nothing more.

@@ -65,12 +65,13 @@ async fn a_reader_that_takes_nothing_is_closed() {
         body_idle_timeout: Duration::from_millis(500),
         ..Config::default()
     };
-    let server = Server::start(config, 64 << 20).await;
-    let mut stuck = server.client().await;
-    stuck.send("GET /file HTTP/1.1\r\nHost: test\r\n\r\n").await;
-    assert!(stuck.head().await.is_some());
-    assert!(server.is_alive().await);
-    server.stop().await;
+    for server in Server::start_both(config, 64 << 20).await {
+        let mut stuck = server.client().await;
+        stuck.send("GET /file HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert!(stuck.head().await.is_some());
+        assert!(server.is_alive().await);
+        server.stop().await;
+    }
 }
 
 /// Its download lasts several times as long as the patience with readers that don't move.
@@ -82,7 +83,11 @@ async fn a_reader_that_is_slow_but_moves_gets_everything() {
         keep_alive_timeout: Duration::from_millis(1500),
         ..Config::default()
     };
-    let server = Server::start(config, bytes).await;
+    let [plain, secure] = Server::start_both(config, bytes).await;
+    tokio::join!(read_slowly(plain, bytes), read_slowly(secure, bytes));
+}
+
+async fn read_slowly(server: Server, bytes: usize) {
     let mut client = server.client().await;
     client
         .send("GET /file HTTP/1.1\r\nHost: test\r\n\r\n")

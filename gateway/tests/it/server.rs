@@ -11,9 +11,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use cairn_gateway::Config;
 use cairn_gateway::range::{self, Selection};
 use cairn_gateway::sendfile::FileBytes;
+use cairn_gateway::{Config, Tls};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -30,6 +31,8 @@ pub(crate) struct Server {
     /// Told by `/held` when a request is there; lets it go on.
     pub(crate) arrived: Arc<Notify>,
     pub(crate) release: Arc<Notify>,
+    /// What its clients need to know where it speaks TLS.
+    trust: Option<Arc<ClientConfig>>,
 }
 
 #[derive(Clone)]
@@ -80,11 +83,41 @@ impl Server {
             file,
             arrived,
             release,
+            trust: None,
         }
     }
 
+    /// Two that are the same, but that the second speaks TLS.
+    pub(crate) async fn start_both(config: Config, file_bytes: usize) -> [Self; 2] {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("certificate"), folder.path().join("key"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.key_pair.serialize_pem()).unwrap();
+        let with_tls = Config {
+            tls: Some(Tls::load(certificate, key).unwrap()),
+            ..config.clone()
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let trust = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let secure = Self {
+            trust: Some(Arc::new(trust)),
+            ..Self::start(with_tls, file_bytes).await
+        };
+        [Self::start(config, file_bytes).await, secure]
+    }
+
     pub(crate) async fn client(&self) -> Client {
-        Client::connect(self.address).await
+        match &self.trust {
+            Some(trust) => Client::connect_tls(self.address, Arc::clone(trust)).await,
+            None => Client::connect(self.address).await,
+        }
     }
 
     /// A client of which the server knows.
