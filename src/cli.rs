@@ -132,6 +132,12 @@ pub(crate) struct Up {
     /// The gateway's URL as its users see it, where that is another [env: `CAIRN_PUBLIC_URL`]
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
+    /// Certificate chain to serve HTTPS with, a PEM file [env: `CAIRN_TLS_CERTIFICATE`]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_certificate: Option<String>,
+    /// The certificate's private key, a PEM file [env: `CAIRN_TLS_KEY`]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<String>,
     /// Where peers reach the node, such as /ip4/0.0.0.0/tcp/22477 [env: `CAIRN_LISTEN`, commas between]
     /// [default: TCP and QUIC on port 22477 of every interface, or on free ports where that is taken]
     #[arg(long, value_name = "MULTIADDR", num_args = 1.., action = clap::ArgAction::Append)]

@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use cairn_gateway::TlsError;
 use cairn_node::SpawnError;
 use cairn_node::control;
 use cairn_node::control::socket::SocketError;
@@ -108,6 +109,30 @@ impl From<SocketError> for Failure {
             _ => return anyhow::Error::new(error).into(),
         };
         Self::from(anyhow::Error::new(error)).hint(hint)
+    }
+}
+
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        let hint = match error {
+            TlsError::Read { .. } => {
+                "`tls_certificate` and `tls_key` name PEM files that the user who runs the node can read"
+            }
+            TlsError::NoKey { .. } | TlsError::Key { .. } => {
+                "`tls_key` names a PEM file with an RSA, ECDSA or Ed25519 key (PKCS#8, SEC1 or PKCS#1), not encrypted"
+            }
+            TlsError::Mismatch { .. } => {
+                "`tls_key` names the key that the certificate was made for, which stands first in `tls_certificate`"
+            }
+            _ => {
+                "`tls_certificate` names a PEM file with the gateway's certificate, then those between it and the root"
+            }
+        };
+        Self {
+            usage: true,
+            ..Self::from(anyhow::Error::new(error))
+        }
+        .hint(hint)
     }
 }
 

@@ -87,12 +87,13 @@ impl Service {
         let bound = listener
             .local_addr()
             .context("read the gateway's address")?;
-        let gateway_url = format!("http://{}", reachable(bound));
-        let has_tls = gateway
+        let scheme = gateway.tls.as_ref().map_or("http", |_| "https");
+        let gateway_url = format!("{scheme}://{}", reachable(bound));
+        let is_proxied = gateway
             .public_url
             .as_ref()
             .is_some_and(|url| url.starts_with("https://"));
-        let is_exposed = !bound.ip().is_loopback() && !has_tls;
+        let is_exposed = !bound.ip().is_loopback() && gateway.tls.is_none() && !is_proxied;
         node.set_gateway(gateway_url.clone(), is_exposed);
         let control = socket::Server::bind(&data)?;
 
@@ -119,7 +120,7 @@ impl Service {
         });
         tracing::info!(gateway = %gateway_url, data = %data.display(), peer = node.peer_id(), "node is up");
         if is_exposed {
-            tracing::warn!(%bound, "the gateway answers other machines over plain HTTP: whoever can listen in reads tokens and private files; put a proxy with TLS before it, and name its https:// URL as `public_url`");
+            tracing::warn!(%bound, "the gateway answers other machines over plain HTTP: whoever can listen in reads tokens and private files; give it a certificate with `tls_certificate` and `tls_key`, or put a proxy with TLS before it and name its https:// URL as `public_url`");
         }
         Ok(Self {
             node,

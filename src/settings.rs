@@ -46,6 +46,8 @@ pub(crate) enum LogFormat {
 pub(crate) struct Values {
     pub(crate) gateway: SocketAddr,
     pub(crate) public_url: Option<String>,
+    pub(crate) tls_certificate: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
     pub(crate) listen: Vec<String>,
     pub(crate) peers: Vec<String>,
     pub(crate) mdns: bool,
@@ -67,9 +69,11 @@ pub(crate) struct Values {
 
 impl Values {
     /// Names of all settings.
-    pub(crate) const NAMES: [&'static str; 16] = [
+    pub(crate) const NAMES: [&'static str; 18] = [
         "gateway",
         "public_url",
+        "tls_certificate",
+        "tls_key",
         "listen",
         "peers",
         "mdns",
@@ -93,6 +97,8 @@ impl Default for Values {
         Self {
             gateway: GATEWAY.parse().expect("invariant: a valid address"),
             public_url: None,
+            tls_certificate: None,
+            tls_key: None,
             listen: Vec::new(),
             peers: Vec::new(),
             mdns: true,
@@ -149,7 +155,7 @@ impl Settings {
             let metadata = figment.find_metadata(name);
             metadata.map_or_else(|| layer::DEFAULT.to_owned(), |found| found.name.to_string())
         };
-        let settings = Self {
+        let mut settings = Self {
             origins: Values::NAMES
                 .into_iter()
                 .map(|name| (name, origin(name)))
@@ -161,7 +167,26 @@ impl Settings {
             values,
         };
         settings.check()?;
+        let absolute = |name, path: &Option<PathBuf>| {
+            let path = path.as_deref();
+            path.map(|path| settings.absolute(name, path)).transpose()
+        };
+        let certificate = absolute("tls_certificate", &settings.values.tls_certificate)?;
+        let key = absolute("tls_key", &settings.values.tls_key)?;
+        settings.values.tls_certificate = certificate;
+        settings.values.tls_key = key;
         Ok(settings)
+    }
+
+    /// A path of a setting, absolute: in the file it begins at the file's folder, elsewhere at the current one.
+    fn absolute(&self, name: &str, path: &Path) -> Result<PathBuf, Failure> {
+        let from_file = |file: &&Path| self.origin(name) == file.display().to_string();
+        let file = self.file.as_deref().filter(from_file);
+        match file.and_then(Path::parent) {
+            Some(folder) => Ok(folder.join(path)),
+            None => std::path::absolute(path)
+                .map_err(|error| self.refuse(name, &format!("{}: {error}", path.display()))),
+        }
     }
 
     /// Where a setting comes from.
@@ -249,6 +274,15 @@ impl Settings {
         {
             return Err(self.refuse("public_url", "it begins with http:// or https://"));
         }
+        let alone = match (&values.tls_certificate, &values.tls_key) {
+            (Some(_), None) => Some(("tls_certificate", "tls_key")),
+            (None, Some(_)) => Some(("tls_key", "tls_certificate")),
+            _ => None,
+        };
+        if let Some((name, other)) = alone {
+            let reason = format!("it goes together with `{other}`, which is not set");
+            return Err(self.refuse(name, &reason));
+        }
         for (name, addresses) in [("listen", &values.listen), ("peers", &values.peers)] {
             for address in addresses {
                 if let Err(error) = cairn_node::config::check_address(address) {
@@ -282,6 +316,8 @@ fn flags(cli: &Cli) -> Vec<Layer> {
         layers.extend([
             text("gateway", &up.gateway),
             text("public_url", &up.public_url),
+            text("tls_certificate", &up.tls_certificate),
+            text("tls_key", &up.tls_key),
             text("cache_size", &up.cache_size),
             text("upload_rate", &up.upload_rate),
             text("download_rate", &up.download_rate),

@@ -58,8 +58,8 @@ fn render(value: &Value) -> String {
         rows.splice(3..3, network(value));
     }
     if output::flag(value, "plain_http") {
-        let warning =
-            "tokens travel over plain HTTP: put a proxy with TLS before it (see `public_url`)";
+        let warning = "tokens travel over plain HTTP: give it a certificate (see `tls_certificate`), or put a \
+                       proxy with TLS before it (see `public_url`)";
         rows.insert(2, ("warning", warning.to_owned()));
     }
     if !value["restored"].is_null() {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use cairn_gateway::Tls;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -10,17 +11,23 @@ use crate::service::{self, Service, Signals};
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session) -> Result<ExitCode, Failure> {
-    service::block_on(serve(session))?;
+    let values = &session.settings.values;
+    let tls = match (&values.tls_certificate, &values.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls::load(certificate.clone(), key.clone())?),
+        _ => None,
+    };
+    service::block_on(serve(session, tls))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(session: &Session) -> Result<(), Failure> {
+async fn serve(session: &Session, tls: Option<Tls>) -> Result<(), Failure> {
     let settings = &session.settings;
     let public_url = settings.values.public_url.clone();
     let gateway = settings.values.gateway;
     let signals = Signals::bind()?;
     let config = cairn_gateway::Config {
         public_url: public_url.clone(),
+        tls,
         xet_downloads: settings.values.xet_downloads,
         ..cairn_gateway::Config::default()
     };

@@ -146,6 +146,22 @@ fn settings_of_the_network_are_lists_switches_and_sizes_with_units() {
 }
 
 #[test]
+fn paths_begin_where_they_were_written() {
+    let world = World::new();
+    std::fs::create_dir(world.path("etc")).unwrap();
+    let file = world.path("etc/cairn.toml");
+    std::fs::write(&file, "tls_certificate = \"c.pem\"\ntls_key = \"k.pem\"\n").unwrap();
+    let output = world
+        .command(&["config", "show", "--json", "--config", text(&file)])
+        .current_dir(world.path("."))
+        .env("CAIRN_TLS_KEY", "other.pem")
+        .output();
+    let shown = values(&Ran::of(output.unwrap()).json());
+    assert_eq!(shown["tls_certificate"], text(&world.path("etc/c.pem")));
+    assert_eq!(shown["tls_key"], text(&world.path("other.pem")));
+}
+
+#[test]
 fn people_read_a_table_of_them() {
     let world = World::new();
     let shown = world
@@ -219,14 +235,16 @@ fn a_wrong_file_is_named_with_what_is_wrong() {
         failure("gatway = \"127.0.0.1:0\""),
         format!(
             "error: unknown setting `gatway` in {file}\n\
-             hint: the settings are gateway, public_url, listen, peers, mdns, cache_size, upload_rate, \
-             download_rate, xet_downloads, namespace_alias, author_name, author_email, view_cache_bytes, log, \
-             log_format, aliases\n"
+             hint: the settings are gateway, public_url, tls_certificate, tls_key, listen, peers, mdns, \
+             cache_size, upload_rate, download_rate, xet_downloads, namespace_alias, author_name, author_email, \
+             view_cache_bytes, log, log_format, aliases\n"
         )
     );
     for (text, expected) in [
         ("gateway = \"here\"", "setting `gateway`"),
         ("gateway = 80", "setting `gateway`"),
+        ("tls_key = \"k.pem\"", "setting `tls_key`"),
+        ("tls_certificate = \"c.pem\"", "setting `tls_certificate`"),
         ("view_cache_bytes = \"much\"", "setting `view_cache_bytes`"),
         ("view_cache_bytes = 10", "setting `view_cache_bytes`"),
         ("view_cache_bytes = -1", "setting `view_cache_bytes`"),

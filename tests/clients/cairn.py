@@ -66,6 +66,11 @@ class Node:
     binary: Path = field(default_factory=lambda: binary())
     process: subprocess.Popen | None = None
     peers: tuple[str, ...] = ()
+    # Further lines of its settings file.
+    settings: str = ""
+    gateway: str = "127.0.0.1:0"
+    # What `up` is told beside these.
+    flags: tuple[str, ...] = ()
     url: str = ""
     namespace: str = ""
     addresses: tuple[str, ...] = ()
@@ -98,12 +103,13 @@ class Node:
             f'listen = ["/ip4/127.0.0.1/tcp/0"]\nmdns = false\npeers = {json.dumps(self.peers)}\n'
             # However full this machine's disk is.
             'cache_size = "2GiB"\n'
+            f"{self.settings}"
             f"\n[aliases]\n{aliases}"
         )
         with self.log.open("ab") as log:
             begin = log.tell()
             self.process = subprocess.Popen(
-                [self.binary, "up", "--data", self.data, "--gateway", "127.0.0.1:0"],
+                [self.binary, "up", "--data", self.data, "--gateway", self.gateway, *self.flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
