@@ -17,7 +17,7 @@ use crate::failure::Failure;
 
 /// Time that requests have to end after a stop; what is not done then is cut off, and nothing of it shows.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time beyond [`DRAIN_TIMEOUT`] for the tasks themselves to end.
+/// Time beyond [`DRAIN_TIMEOUT`] for the tasks themselves to end, and once more to write what was counted.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time for blocking work (a push of a control client, say) to end after that.
 const BLOCKING_TIMEOUT: Duration = Duration::from_millis(500);
@@ -167,6 +167,7 @@ pub(crate) async fn run(mut services: Vec<Service>, mut signals: Signals) -> Res
         }
         () = signals.next() => tracing::warn!("stopped at once"),
     }
+    close(&services).await;
     match ended {
         None => Ok(()),
         Some(ended) => {
@@ -177,6 +178,18 @@ pub(crate) async fn run(mut services: Vec<Service>, mut signals: Signals) -> Res
                 "the {what} ended although nobody stopped it"
             )))
         }
+    }
+}
+
+/// Has each node write what is in its memory alone.
+async fn close(services: &[Service]) {
+    let closing = services.iter().map(|service| {
+        let node = service.node.clone();
+        tokio::task::spawn_blocking(move || node.close())
+    });
+    let closed = tokio::time::timeout(END_TIMEOUT, futures::future::join_all(closing)).await;
+    if closed.is_err() {
+        tracing::warn!("what was counted in the last minute may be lost");
     }
 }
 

@@ -96,19 +96,22 @@ pub(crate) fn settings(
     })
 }
 
-fn shown(token: &Token) -> Value {
+fn shown(order: &Order<'_>, token: &Token) -> Value {
+    let last_used = order.gateway.node().last_use(&token.hash);
     json!({
         "id": token.hash.to_hex(),
         "name": token.name,
         "role": role(&token.scope),
         "createdAt": dates::iso(token.created),
         "end": token.end.map(dates::iso),
+        "lastUsed": last_used.map(dates::iso),
     })
 }
 
 fn tokens(order: &Order<'_>) -> Result<Reply, ApiError> {
     let account = order.client.account(order.gateway)?;
     let tokens = order.gateway.node().accounts().tokens(&account.id);
+    let shown = |token| shown(order, token);
     Ok(Reply::json(&tokens.iter().map(shown).collect::<Vec<_>>()))
 }
 

@@ -151,8 +151,8 @@ impl Gateway {
     }
 }
 
-/// Takes up metric samples, lets go of answers nobody can ask for any more, looks for a renewed certificate,
-/// for ever.
+/// Takes up metric samples, has what was counted written, lets go of answers nobody can ask for any more, looks
+/// for a renewed certificate, for ever.
 async fn upkeep(gateway: Gateway) {
     let mut period = tokio::time::interval(UPKEEP_PERIOD);
     let mut cleared = None::<Instant>;
@@ -164,18 +164,19 @@ async fn upkeep(gateway: Gateway) {
             cleared = Some(Instant::now());
         }
         let gateway = gateway.clone();
-        let retired = tokio::task::spawn_blocking(move || {
+        let kept = tokio::task::spawn_blocking(move || {
             let generation = gateway.node().repos().generation();
             gateway.documents().retire(generation);
             if let Some(tls) = &gateway.config().tls {
                 tls.look();
             }
+            gateway.node().keep_counts();
             if is_due {
                 gateway.node().expire_uploads();
             }
         });
-        if let Err(error) = retired.await {
-            tracing::error!(%error, "old answers could not be dropped");
+        if let Err(error) = kept.await {
+            tracing::error!(%error, "a round of upkeep failed");
         }
     }
 }

@@ -75,6 +75,11 @@ impl Accounts {
         self.state.read().tokens(account)
     }
 
+    /// Whether a token was made here and not revoked.
+    pub(crate) fn has_token(&self, hash: &Blake3) -> bool {
+        self.state.read().has_token(hash)
+    }
+
     /// Who a token belongs to; nothing where it is none of ours, was revoked, or has ended.
     pub fn identify(&self, secret: &str, now_s: u64) -> Option<(Caller, Token)> {
         if !secret.starts_with(TOKEN_PREFIX) || secret.len() > 256 {

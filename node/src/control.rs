@@ -215,6 +215,9 @@ pub fn execute_until(
             let repo = find(node, &repo)?;
             let mut info = info(&repo).map_err(|error| failed(&error))?;
             info["attestations"] = json!(node.repos().attestations(&repo.id()));
+            let downloads = node.downloads(&repo.id());
+            info["downloads"] = downloads.recent.into();
+            info["downloads_all_time"] = downloads.all_time.into();
             Ok(info)
         }
         Request::Verify { repo } => {

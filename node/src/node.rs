@@ -1,5 +1,6 @@
 //! The node: one data folder, opened once.
 
+mod counting;
 mod publishing;
 
 use std::collections::{BTreeMap, HashSet};
@@ -20,6 +21,7 @@ use crate::backup::Guard;
 use crate::cache::{Cache, Unsettled};
 use crate::config::Config;
 use crate::control::Progress;
+use crate::counters::Counters;
 use crate::fetch::{Arriving, FetchError, Fetched, Transfer, Wanted};
 use crate::files::{Files, RealFiles};
 use crate::folder::Folder;
@@ -112,6 +114,7 @@ pub(crate) struct Inner {
     pub(crate) repos: Repos,
     pub(crate) cache: Cache,
     pub(crate) access: Access,
+    pub(crate) counters: Counters,
     pub(crate) namespace: NamespaceId,
     /// Held by whoever moves a head.
     pub(crate) publishing: Mutex<()>,
@@ -204,6 +207,7 @@ impl Node {
         }
         repos.loaded(namespace, local.pinned, &signed);
         let unsettled = Unsettled::default();
+        let counters = open_counters(&folder, &keys);
         let cache = Cache::new(
             store.clone(),
             repos.clone(),
@@ -229,6 +233,7 @@ impl Node {
             repos,
             cache,
             access: Access::default(),
+            counters,
             namespace,
             publishing: Mutex::new(()),
             unsettled,
@@ -243,14 +248,7 @@ impl Node {
         inner.let_home_entitle()?;
         // Only now may peers add to what the start found.
         if let Some(network) = &inner.config.network {
-            let rooms = Rooms {
-                store: inner.store.clone(),
-                repos: inner.repos.clone(),
-                access: inner.access.clone(),
-                cache: inner.cache.clone(),
-                journal: inner.journal.clone(),
-                guard: inner.guard.clone(),
-            };
+            let rooms = inner.rooms();
             let book = inner.folder.path().join("peers.json");
             inner.network = Some(Network::spawn(network, book, &inner.keys.node, &rooms)?);
         }
@@ -381,6 +379,18 @@ impl Node {
 }
 
 impl Inner {
+    /// What the network works on.
+    fn rooms(&self) -> Rooms {
+        Rooms {
+            store: self.store.clone(),
+            repos: self.repos.clone(),
+            access: self.access.clone(),
+            cache: self.cache.clone(),
+            journal: self.journal.clone(),
+            guard: self.guard.clone(),
+        }
+    }
+
     /// Takes in records that this node signed: into the log, then the state, then to peers.
     pub(crate) fn take_records(
         &self,
@@ -507,6 +517,12 @@ fn thread_failed(inner: &Inner, source: std::io::Error) -> SpawnError {
         path: inner.folder.path().to_owned(),
         source,
     })
+}
+
+/// Readers are told apart under a key that only this node has.
+fn open_counters(folder: &Folder, keys: &Keys) -> Counters {
+    let key = blake3::derive_key("cairn readers of repositories 1", &keys.node.seed());
+    Counters::open(folder.path().join("counters"), key)
 }
 
 fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Local), SpawnError> {

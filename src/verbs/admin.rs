@@ -88,7 +88,11 @@ fn render_tokens(value: &Value) -> String {
     let line = |token: &Value| {
         let id: String = output::text(token, "id").chars().take(12).collect();
         let (scope, name) = (output::text(token, "scope"), output::text(token, "name"));
-        format!("{id}  {scope:<5}  {name}\n")
+        let used = match token["last_used"].as_u64() {
+            Some(_) => format!("used {}", output::age(token, "last_used")),
+            None => "never used".to_owned(),
+        };
+        format!("{id}  {scope:<5}  {used:<18}  {name}\n")
     };
     tokens.iter().map(line).collect()
 }

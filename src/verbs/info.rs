@@ -43,6 +43,7 @@ fn render(value: &Value) -> String {
         ),
         ("created", output::age(value, "created_at")),
         ("updated", output::age(value, "last_modified")),
+        ("downloads", downloads(value)),
         ("pinned", yes("pinned").to_owned()),
         ("license", text("license")),
         ("library", text("library_name")),
@@ -65,6 +66,13 @@ fn render(value: &Value) -> String {
     output::pairs(&rows)
 }
 
+/// Those of the last thirty days, and all.
+fn downloads(value: &Value) -> String {
+    let of = |member| output::number(value, member);
+    let (recent, all) = (of("downloads"), of("downloads_all_time"));
+    format!("{recent} in the last 30 days, {all} in all")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -77,12 +85,14 @@ mod tests {
             "repo": "local/a", "kind": "model", "id": "ab", "commit": "c0", "epoch": 1, "seq": 3,
             "refs": {"refs/heads/main": "c0", "refs/tags/v1": "c1"},
             "signer": "ed25519:00", "created_at": 1, "last_modified": 1, "pinned": true,
+            "downloads": 3, "downloads_all_time": 40,
             "frozen": true, "attestations": 2, "files": 2, "bytes": 2048, "tags": ["x", "y"], "license": null,
         }));
         for line in [
             "repository  local/a",
             "content     2 files, 2.00 KiB",
             "head        epoch 1, seq 3",
+            "downloads   3 in the last 30 days, 40 in all",
             "license     -",
             "tags        x, y",
             "refs        c0 refs/heads/main",

@@ -239,6 +239,8 @@ fn answers_have_the_members_that_scripts_rely_on() {
             "created_at",
             "last_modified",
             "pinned",
+            "downloads",
+            "downloads_all_time",
             "frozen",
             "files",
             "bytes",

@@ -152,6 +152,10 @@ impl State {
         tokens
     }
 
+    pub(super) fn has_token(&self, hash: &Blake3) -> bool {
+        self.tokens.contains_key(hash)
+    }
+
     pub(super) fn identify(&self, hash: &Blake3, now_s: u64) -> Option<(Caller, Token)> {
         let token = self.tokens.get(hash)?;
         let account = self.accounts.get(&token.account)?;

@@ -183,5 +183,6 @@ fn shown_token(node: &Node, token: &Token) -> Value {
         "repos": repos,
         "created_at": token.created,
         "end": token.end,
+        "last_used": node.last_use(&token.hash),
     })
 }

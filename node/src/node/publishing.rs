@@ -41,9 +41,11 @@ impl Node {
         &self.inner.accounts
     }
 
-    /// Who a token lets in; nobody where it is none of this node's.
+    /// Who a token lets in; nobody where it is none of this node's. Notes that it was used.
     pub fn identify(&self, token: &str) -> Option<(Who, accounts::Token)> {
-        let (caller, token) = self.inner.accounts.identify(token, now_s())?;
+        let now_s = now_s();
+        let (caller, token) = self.inner.accounts.identify(token, now_s)?;
+        self.inner.counters.used(&token.hash, now_s);
         Some((Who::Account(caller), token))
     }
 
@@ -181,7 +183,9 @@ impl Node {
             members.iter().try_for_each(|(member, access)| {
                 accounts::let_in(inner, *id, member, Some(*access))
                     .map_err(|error| PublishError::Invalid(error.to_string()))
-            })
+            })?;
+            inner.counters.moved(&repo.id(), *id);
+            Ok(())
         })?;
         if is_private {
             // What only it reached is nobody else's from now on.

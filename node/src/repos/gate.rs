@@ -189,6 +189,14 @@ impl Repos {
         self.read().table.get(repository).cloned()
     }
 
+    /// Whether a repository was deleted, or is of no record that this node knows.
+    pub(crate) fn is_gone(&self, repository: &RepositoryId) -> bool {
+        self.ledger(|ledger| {
+            let view = ledger.repository(repository);
+            view.is_none_or(|view| view.head.as_ref().is_some_and(is_deleted))
+        })
+    }
+
     /// What the repository would be at its head in force, shown or not.
     pub(crate) fn candidate(&self, repository: &RepositoryId) -> Option<Repo> {
         let state = self.read();
