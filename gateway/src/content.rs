@@ -34,7 +34,7 @@ use crate::gateway::Gateway;
 use crate::reply::Reply;
 use crate::repo::{self, Located};
 use crate::url::Asked;
-use crate::{lfs, url, xet};
+use crate::{downloads, lfs, url, xet};
 
 /// Bytes of a path under which an answer is kept; longer ones are served and not kept.
 const KEPT_PATH_BYTES_MAX: usize = 4 << 10;
@@ -50,13 +50,30 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Respo
         return Ok(lfs::serve(State(gateway), request).await);
     }
     reading_only(request.method())?;
+    // Answers that are kept are given to everybody: whose token came with it is noted all the same.
+    let client = Client::of(&gateway, request.headers());
+    let reader = downloads::reader(&gateway, &client, request.headers(), request.extensions());
+    let (response, counts_for) = answer(&gateway, client, request).await?;
+    if let (Some(reader), Some(repository)) = (reader, counts_for)
+        && response.status().is_success()
+    {
+        gateway.node().count_download(&repository, reader);
+    }
+    Ok(response)
+}
+
+/// The answer, and the repository that it is a download of.
+async fn answer(
+    gateway: &Gateway,
+    client: Client,
+    request: Request,
+) -> Result<(Response, Option<RepositoryId>), ApiError> {
     let generation = gateway.node().repos().generation();
     let path = request.uri().path();
     if let Some(document) = gateway.documents().get(generation, path) {
-        return with_xet(&gateway, &request, document.answer(&request)?);
+        return sent(gateway, &request, &document);
     }
     let uri = request.uri().clone();
-    let client = Client::of(&gateway, request.headers());
     let (loaded, is_private) = gateway
         .blocking(move |gateway| load(gateway, &client, uri.path(), uri.query()))
         .await?;
@@ -70,20 +87,28 @@ async fn serve(State(gateway): State<Gateway>, request: Request) -> Result<Respo
             }
             opened
         }
-        Loaded::Large(found) => open(&gateway, generation, path, *found, is_private).await?,
-        Loaded::Moved(path) => return Ok(Reply::moved(&path).into_response()),
+        Loaded::Large(found) => open(gateway, generation, path, *found, is_private).await?,
+        Loaded::Moved(path) => return Ok((Reply::moved(&path).into_response(), None)),
     };
     let away = match opened {
-        Opened::Here(document) => {
-            return with_xet(&gateway, &request, document.answer(&request)?);
-        }
+        Opened::Here(document) => return sent(gateway, &request, &document),
         Opened::Away(away) => away,
     };
     let (head, part) = away.face.head(&request)?;
-    match part {
-        Some(part) => arriving::fill(&gateway, head, part, away.wanted, away.damage).await,
-        None => Ok(head),
-    }
+    let response = match part {
+        Some(part) => arriving::fill(gateway, head, part, away.wanted, away.damage).await?,
+        None => head,
+    };
+    Ok((response, away.face.counts_for()))
+}
+
+fn sent(
+    gateway: &Gateway,
+    request: &Request,
+    document: &Document,
+) -> Result<(Response, Option<RepositoryId>), ApiError> {
+    let response = with_xet(gateway, request, document.answer(request)?)?;
+    Ok((response, document.counts_for()))
 }
 
 /// Says where a token for xet is to be had, where the file can be had that way: the link depends on the request.
@@ -137,6 +162,7 @@ struct Found {
     oid: GitOid,
     file: FileEntry,
     hash: Blake3,
+    counts_for: Option<RepositoryId>,
 }
 
 impl Found {
@@ -147,6 +173,7 @@ impl Found {
             oid: self.oid,
             file: &self.file,
             xet: xet::hash_of(gateway, &self.file)?,
+            counts_for: self.counts_for,
         };
         let node = gateway.node();
         let claimed = wanted(
@@ -275,6 +302,7 @@ fn load(
         oid: entry.oid,
         file: &file,
         xet: None,
+        counts_for: None,
     };
     if let Some(size) = file.pointer_size.filter(|_| rest[0].text == "raw") {
         let document = Document::pointer(&facts, size)?;
@@ -290,6 +318,7 @@ fn load(
         oid: entry.oid,
         file,
         hash,
+        counts_for: (rest[0].text == "resolve").then_some(repo.id()),
     };
     if found.file.size > OPENED_AT_ONCE_BYTES_MAX {
         return Ok((Loaded::Large(Box::new(found)), is_private));
@@ -406,6 +435,7 @@ mod tests {
             oid: GitOid::from_bytes([3; 20]),
             file: &file,
             xet: None,
+            counts_for: None,
         };
         let content = Content::Small(vec![0; bytes].into());
         Arc::new(Document::file(&facts, content).unwrap())

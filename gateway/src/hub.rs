@@ -23,6 +23,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
+use cairn_node::Reader;
 use cairn_node::permission::Access;
 use cairn_node::repos::Repo;
 use cairn_protocol::name::RepoKind;
@@ -37,7 +38,7 @@ use crate::publish::{self, Order, commit};
 use crate::reply::Reply;
 use crate::repo::{self, Located};
 use crate::url::{self, Asked, Segment};
-use crate::{accounts, body, xet};
+use crate::{accounts, body, downloads, xet};
 
 /// What may follow a repository's id.
 const VERBS: [&str; 10] = [
@@ -68,6 +69,8 @@ struct Question {
     uri: Uri,
     method: Method,
     client: Client,
+    /// Whoever downloads, where this is of a download.
+    reader: Option<Reader>,
     asked: Asked,
     form: Bytes,
     is_json: bool,
@@ -125,6 +128,7 @@ async fn question(gateway: Gateway, request: Request) -> Result<Reply, ApiError>
             .get(CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")),
         method: parts.method,
+        reader: downloads::reader(&gateway, &client, &parts.headers, &parts.extensions),
         client,
         uri: parts.uri,
         form,
@@ -250,7 +254,14 @@ fn about(
             question.client.must(gateway, Access::Write, repo)?;
             Ok(Reply::json(&json!({})))
         }
-        ("xet-read-token", [_, ..]) => xet::token(&question.order(gateway), repo, false),
+        ("xet-read-token", [_, ..]) => {
+            let token = xet::token(&question.order(gateway), repo, false)?;
+            // Clients that learned all else from the tree ask for none of its files by their paths.
+            if let Some(reader) = question.reader {
+                gateway.node().count_download(&repo.id(), reader);
+            }
+            Ok(token)
+        }
         ("xet-write-token", [_, ..]) => xet::token(&question.order(gateway), repo, true),
         ("refs", []) => history::refs(repo, &asked.query),
         ("safetensors-metadata", [_, ..]) => weights::metadata(gateway, repo, rest, reach),

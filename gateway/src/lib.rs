@@ -19,6 +19,7 @@ mod body;
 mod config;
 mod content;
 mod dates;
+mod downloads;
 mod entry;
 mod error;
 mod gateway;

@@ -34,6 +34,7 @@ use tower::Service;
 
 use self::activity::{Activity, Answering, Verdict};
 use crate::config::Config;
+use crate::downloads::Origin;
 use crate::metrics;
 use crate::sendfile::{CopiedStream, FileStream};
 use crate::tls::Tls;
@@ -122,9 +123,10 @@ async fn accept_all<S>(
             return;
         };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 pause = ACCEPT_PAUSE_MIN;
-                connections.spawn(connection(Arc::clone(server), stream, place));
+                let origin = Origin(from.ip());
+                connections.spawn(connection(Arc::clone(server), stream, origin, place));
             }
             Err(error) if concerns_one_connection(&error) => {
                 tracing::debug!(%error, "accept");
@@ -149,8 +151,12 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 /// Serves one connection to its end; the place is free again after it.
-async fn connection<S>(server: Arc<Server<S>>, stream: TcpStream, place: OwnedSemaphorePermit)
-where
+async fn connection<S>(
+    server: Arc<Server<S>>,
+    stream: TcpStream,
+    origin: Origin,
+    place: OwnedSemaphorePermit,
+) where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
@@ -198,7 +204,9 @@ where
     let stream = TokioIo::new(stream);
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let answering = activity.request();
-        let answer = server.service.clone().call(request.map(Body::new));
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(origin);
+        let answer = server.service.clone().call(request);
         async move {
             let Ok(mut response) = answer.await;
             if response.extensions().get::<LongBody>().is_some() {

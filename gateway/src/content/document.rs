@@ -18,7 +18,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use cairn_node::repos::FileEntry;
 use cairn_node::store::{Content, FlatFile, Reading};
-use cairn_protocol::hash::GitOid;
+use cairn_protocol::hash::{GitOid, RepositoryId};
 use cairn_protocol::xet::XetHash;
 
 use super::headers;
@@ -51,6 +51,8 @@ pub(super) struct Facts<'a> {
     pub(super) file: &'a FileEntry,
     /// What xet calls the file, where it can be had that way, too.
     pub(super) xet: Option<XetHash>,
+    /// The repository that this is a download of; none where a file is only looked at (`raw`).
+    pub(super) counts_for: Option<RepositoryId>,
 }
 
 impl Facts<'_> {
@@ -72,6 +74,7 @@ pub(super) struct Face {
     /// `Content-Disposition` for `?download=true`.
     attachment: HeaderValue,
     size: u64,
+    counts_for: Option<RepositoryId>,
 }
 
 /// What of a file an answer holds.
@@ -196,6 +199,11 @@ impl Document {
         }
     }
 
+    /// The repository that whoever takes this downloads.
+    pub(super) fn counts_for(&self) -> Option<RepositoryId> {
+        self.face.counts_for()
+    }
+
     /// Answers a GET or HEAD.
     pub(super) fn answer(&self, request: &Request) -> Result<Response, ApiError> {
         let (mut response, part) = self.face.head(request)?;
@@ -254,7 +262,13 @@ impl Face {
             etag,
             attachment: headers::disposition("attachment", facts.path),
             size,
+            counts_for: facts.counts_for,
         }
+    }
+
+    /// The repository that whoever takes this downloads.
+    pub(super) fn counts_for(&self) -> Option<RepositoryId> {
+        self.counts_for
     }
 
     /// Status and headers of an answer to a GET or HEAD, and which bytes follow, where any may.
@@ -365,6 +379,7 @@ mod tests {
             oid: GitOid::from_bytes([0x11; 20]),
             file,
             xet: None,
+            counts_for: None,
         }
     }
 

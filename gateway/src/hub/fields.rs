@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use cairn_node::Downloads;
 use cairn_node::repos::{Commit, Entry, EntryKind, FileEntry, Repo, RepoError};
 use cairn_protocol::name::RepoKind;
 use serde_json::{Map, Value, json};
@@ -315,9 +316,9 @@ impl<'a> View<'a> {
             "lastModified" => Some(dates::iso(self.repo.last_modified()).into()),
             "private" => Some(self.repo.is_private().into()),
             "gated" | "disabled" => Some(false.into()),
-            "downloads" | "downloadsAllTime" | "likes" | "trendingScore" | "childrenModelCount" => {
-                Some(0.into())
-            }
+            "downloads" => Some(self.downloads().recent.into()),
+            "downloadsAllTime" => Some(self.downloads().all_time.into()),
+            "likes" | "trendingScore" | "childrenModelCount" => Some(0.into()),
             "modelId" => Some(self.repo.shown_name().into()),
             "tags" => Some(card.tags.clone().into()),
             "library_name" => card.library_name.clone().map(Value::from),
@@ -345,6 +346,10 @@ impl<'a> View<'a> {
             "mask_token" => self.facts()?.mask_token.clone().map(Value::from),
             _ => None,
         })
+    }
+
+    fn downloads(&self) -> Downloads {
+        self.gateway.node().downloads(&self.repo.id())
     }
 
     fn commit(&self) -> Result<Option<&Commit>, ApiError> {

@@ -2,7 +2,8 @@
 //!
 //! The node's list is in memory; it is filtered and sorted anew for each page. A page goes on after the
 //! last item of the one before, by its place in the order, so that a list that changes meanwhile shows
-//! nothing twice. Downloads and likes are not counted: orders by them are orders by date.
+//! nothing twice: dates and counts only rise. For that a list by downloads counts them from the same day on
+//! for all of its pages. Likes are not counted: an order by them is one by date.
 
 use cairn_node::Node;
 use cairn_node::repos::{Found, Repo};
@@ -30,10 +31,13 @@ pub(super) fn list(
     let query = &asked.query;
     let limit = usize::try_from(query.number("limit")?.unwrap_or(PAGE).min(PAGE))
         .map_err(ApiError::internal)?;
-    let order = Order::parse(query)?;
     let expanded = fields::expanded(kind, query)?;
     let names = expanded.unwrap_or_else(|| default_names(kind, query));
     let after = query.first("cursor").map(Cursor::parse).transpose()?;
+    let order = Order::parse(query, || {
+        let begun = after.as_ref().and_then(|after| after.first_day);
+        begun.unwrap_or_else(|| gateway.node().downloads_first_day())
+    })?;
 
     let repos = seen(gateway, client, kind);
     let mut filter = Filter::parse(query);
@@ -43,7 +47,7 @@ pub(super) fn list(
     let mut rows: Vec<(Cursor, &Repo)> = repos
         .iter()
         .filter(|repo| filter.takes(&Row::of(repo)))
-        .map(|repo| (order.place(&Row::of(repo)), repo))
+        .map(|repo| (order.place(&order.row(gateway.node(), repo)), repo))
         .filter(|(place, _)| {
             after
                 .as_ref()
@@ -134,6 +138,8 @@ pub(super) struct Row<'a> {
     pub(super) card: Option<&'a Value>,
     pub(super) created_at: u64,
     pub(super) last_modified: u64,
+    /// Counted where the order is by them.
+    pub(super) downloads: u64,
 }
 
 impl<'a> Row<'a> {
@@ -148,6 +154,7 @@ impl<'a> Row<'a> {
             card: Some(&card.data),
             created_at: repo.created_at(),
             last_modified: repo.last_modified(),
+            downloads: 0,
         }
     }
 
@@ -246,25 +253,38 @@ impl Filter {
     }
 }
 
-/// A row's place in an order: a date, then the id. Its text is what a `cursor` holds.
+/// A row's place in an order: a date or a count, then the id. Its text is what a `cursor` holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Cursor {
-    time: u64,
+    rank: u64,
+    /// The day from which on downloads count, where it is their count.
+    first_day: Option<u64>,
     id: String,
 }
 
 impl std::fmt::Display for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.time, self.id)
+        write!(f, "{}", self.rank)?;
+        if let Some(first_day) = self.first_day {
+            write!(f, ".{first_day}")?;
+        }
+        write!(f, ":{}", self.id)
     }
 }
 
 impl Cursor {
     fn parse(text: &str) -> Result<Self, ApiError> {
         text.split_once(':')
-            .and_then(|(time, id)| {
-                let (time, id) = (time.parse().ok()?, id.to_owned());
-                Some(Self { time, id })
+            .and_then(|(place, id)| {
+                let (rank, first_day) = match place.split_once('.') {
+                    Some((rank, day)) => (rank, Some(day.parse().ok()?)),
+                    None => (place, None),
+                };
+                Some(Self {
+                    rank: rank.parse().ok()?,
+                    first_day,
+                    id: id.to_owned(),
+                })
             })
             .ok_or_else(|| ApiError::bad_request("\"cursor\" is not one that this gateway gave"))
     }
@@ -281,11 +301,14 @@ struct Order {
 enum By {
     LastModified,
     CreatedAt,
+    /// From a day on.
+    Downloads(u64),
     Id,
 }
 
 impl Order {
-    fn parse(query: &Pairs) -> Result<Self, ApiError> {
+    /// What a query asks for; downloads count from `first_day` on.
+    fn parse(query: &Pairs, first_day: impl FnOnce() -> u64) -> Result<Self, ApiError> {
         const KNOWN: [&str; 9] = [
             "lastModified",
             "createdAt",
@@ -300,9 +323,8 @@ impl Order {
         let by = match query.first("sort") {
             Some("createdAt" | "created_at") => By::CreatedAt,
             Some("id") => By::Id,
-            None | Some("" | "last_modified" | "trending_score" | "likes7d" | "downloads30d") => {
-                By::LastModified
-            }
+            Some("downloads" | "downloads30d") => By::Downloads(first_day()),
+            None | Some("" | "last_modified" | "trending_score" | "likes7d") => By::LastModified,
             Some(known) if KNOWN.contains(&known) => By::LastModified,
             Some(other) => {
                 let (other, known) = (other.escape_debug(), KNOWN.join("|"));
@@ -316,23 +338,37 @@ impl Order {
         Ok(Self { by, is_ascending })
     }
 
+    /// What the order looks at.
+    fn row<'a>(self, node: &Node, repo: &'a Repo) -> Row<'a> {
+        let mut row = Row::of(repo);
+        if let By::Downloads(first_day) = self.by {
+            row.downloads = node.downloads_since(&repo.id(), first_day);
+        }
+        row
+    }
+
     fn place(self, row: &Row<'_>) -> Cursor {
-        let time = match self.by {
-            By::LastModified => row.last_modified,
-            By::CreatedAt => row.created_at,
-            By::Id => 0,
+        let (rank, first_day) = match self.by {
+            By::LastModified => (row.last_modified, None),
+            By::CreatedAt => (row.created_at, None),
+            By::Downloads(first_day) => (row.downloads, Some(first_day)),
+            By::Id => (0, None),
         };
         let id = row.id.to_owned();
-        Cursor { time, id }
+        Cursor {
+            rank,
+            first_day,
+            id,
+        }
     }
 
     fn compare(self, one: &Cursor, other: &Cursor) -> std::cmp::Ordering {
-        let by_time = if self.is_ascending {
-            one.time.cmp(&other.time)
+        let by_rank = if self.is_ascending {
+            one.rank.cmp(&other.rank)
         } else {
-            other.time.cmp(&one.time)
+            other.rank.cmp(&one.rank)
         };
-        by_time.then_with(|| one.id.cmp(&other.id))
+        by_rank.then_with(|| one.id.cmp(&other.id))
     }
 
     fn follows(self, place: &Cursor, after: &Cursor) -> bool {
@@ -404,23 +440,31 @@ mod tests {
     /// Pages of one item each, followed by their cursors, show every row once, in order.
     #[test]
     fn pages_follow_one_another_in_every_order() {
-        let rows: Vec<Row<'_>> = [("b/x", 5, 1), ("a/x", 5, 2), ("c/x", 9, 3), ("d/x", 0, 4)]
-            .into_iter()
-            .map(|(id, last_modified, created_at)| Row {
-                id,
-                created_at,
-                last_modified,
-                ..Row::default()
-            })
-            .collect();
+        let rows: Vec<Row<'_>> = [
+            ("b/x", 5, 1, 7),
+            ("a/x", 5, 2, 0),
+            ("c/x", 9, 3, 0),
+            ("d/x", 0, 4, 12),
+        ]
+        .into_iter()
+        .map(|(id, last_modified, created_at, downloads)| Row {
+            id,
+            created_at,
+            last_modified,
+            downloads,
+            ..Row::default()
+        })
+        .collect();
         for (query, expected) in [
             ("", ["c/x", "a/x", "b/x", "d/x"]),
-            ("sort=downloads", ["c/x", "a/x", "b/x", "d/x"]),
+            ("sort=likes", ["c/x", "a/x", "b/x", "d/x"]),
+            ("sort=downloads", ["d/x", "b/x", "a/x", "c/x"]),
             ("direction=1", ["d/x", "a/x", "b/x", "c/x"]),
             ("sort=createdAt&direction=-1", ["d/x", "c/x", "a/x", "b/x"]),
             ("sort=id", ["a/x", "b/x", "c/x", "d/x"]),
         ] {
-            let order = Order::parse(&Pairs::parse(query.as_bytes()).unwrap()).unwrap();
+            let pairs = Pairs::parse(query.as_bytes()).unwrap();
+            let order = Order::parse(&pairs, || 20_787).unwrap();
             let mut after: Option<Cursor> = None;
             let mut shown = Vec::new();
             while let Some(next) = rows
@@ -439,8 +483,10 @@ mod tests {
             }
             assert_eq!(shown, expected, "{query}");
         }
-        assert!(Order::parse(&Pairs::parse(b"sort=colour").unwrap()).is_err());
-        assert!(Cursor::parse("x").is_err());
+        assert!(Order::parse(&Pairs::parse(b"sort=colour").unwrap(), || 0).is_err());
+        for odd in ["x", "1", ".:a", "1.:a", ".1:a", "1.2.3:a", "-1:a"] {
+            assert!(Cursor::parse(odd).is_err(), "{odd}");
+        }
     }
 
     #[test]
