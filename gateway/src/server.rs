@@ -166,10 +166,10 @@ async fn connection<S>(
     let activity = Arc::new(Activity::new(&server.config));
     let stream = FileStream::new(stream, Arc::clone(&activity));
     match &server.config.tls {
-        None => exchange(&server, stream, &activity).await,
+        None => exchange(&server, stream, origin, &activity).await,
         Some(tls) => {
             if let Some(stream) = handshake(tls, stream, &activity, &server.draining).await {
-                exchange(&server, CopiedStream::new(stream), &activity).await;
+                exchange(&server, CopiedStream::new(stream), origin, &activity).await;
             }
         }
     }
@@ -195,7 +195,7 @@ where
 }
 
 /// Answers requests over a stream until it ends.
-async fn exchange<S, IO>(server: &Server<S>, stream: IO, activity: &Arc<Activity>)
+async fn exchange<S, IO>(server: &Server<S>, stream: IO, origin: Origin, activity: &Arc<Activity>)
 where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
