@@ -157,9 +157,13 @@ fn collapsed(uri: &Uri) -> Uri {
 }
 
 fn family(path: &str) -> Family {
-    match path.trim_start_matches('/').split('/').next() {
-        Some("api") => Family::Hub,
-        Some("healthz" | "metrics") => Family::Operations,
+    let mut segments = path.trim_start_matches('/').split('/');
+    match (segments.next(), segments.next()) {
+        (Some("api"), Some("lfs")) => Family::Lfs,
+        (Some("api"), Some("xet")) => Family::Xet,
+        (Some("api"), _) => Family::Hub,
+        (Some("healthz" | "metrics"), _) => Family::Operations,
+        _ if path.contains("/info/lfs/") => Family::Lfs,
         _ if path.contains("/resolve/") || path.contains("/raw/") => Family::Content,
         _ => Family::Other,
     }

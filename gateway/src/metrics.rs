@@ -16,6 +16,10 @@ pub(crate) enum Family {
     Content,
     /// The hub API.
     Hub,
+    /// Uploads as LFS.
+    Lfs,
+    /// Uploads and downloads through Xet.
+    Xet,
     /// `/healthz` and `/metrics`.
     Operations,
     /// Everything else.
@@ -23,12 +27,21 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    const ALL: [Self; 4] = [Self::Content, Self::Hub, Self::Operations, Self::Other];
+    const ALL: [Self; 6] = [
+        Self::Content,
+        Self::Hub,
+        Self::Lfs,
+        Self::Xet,
+        Self::Operations,
+        Self::Other,
+    ];
 
     const fn label(self) -> &'static str {
         match self {
             Self::Content => "content",
             Self::Hub => "hub",
+            Self::Lfs => "lfs",
+            Self::Xet => "xet",
             Self::Operations => "operations",
             Self::Other => "other",
         }
@@ -36,7 +49,7 @@ impl Family {
 }
 
 /// Statuses that have a counter of their own; the last stands for all others.
-const STATUSES: [(u16, &str); 20] = [
+const STATUSES: [(u16, &str); 24] = [
     (200, "200"),
     (204, "204"),
     (206, "206"),
@@ -44,14 +57,18 @@ const STATUSES: [(u16, &str); 20] = [
     (307, "307"),
     (400, "400"),
     (401, "401"),
+    (403, "403"),
     (404, "404"),
     (405, "405"),
     (408, "408"),
+    (409, "409"),
     (410, "410"),
+    (412, "412"),
     (413, "413"),
     (414, "414"),
     (415, "415"),
     (416, "416"),
+    (422, "422"),
     (500, "500"),
     (501, "501"),
     (503, "503"),

@@ -302,6 +302,13 @@ class Wire:
                 end.shutdown(socket.SHUT_RDWR)
 
 
+def requests(gateway: Gateway, family: str) -> int:
+    """How many requests of a family a gateway has answered since it was started."""
+    text = gateway.get("/metrics").body.decode()
+    found = re.findall(rf'requests_total\{{family="{family}",status="\w+"\}} (\d+)', text)
+    return sum(map(int, found))
+
+
 def server_errors(gateway: Gateway) -> dict:
     """How many answers of each 5xx a gateway has given since it was started."""
     text = gateway.get("/metrics").body.decode()

@@ -6,7 +6,7 @@ import pytest
 
 from cairn import Cairn, Failed, wait_for
 from folders import MIB, assert_published, file_sha256, sample, write_file, write_random
-from hub import Account, Client, Hub, account, inline, lfs
+from hub import Account, Client, Hub, account, inline, lfs, requests
 from two_nodes import CONNECT_SECONDS
 
 # Until the second node has followed: it hears of each change, and asks now and then what it has missed.
@@ -128,6 +128,29 @@ def assert_equal(pair: Pair):
     return checked
 
 
+def xet_downloads(pair: Pair, repo: str) -> int:
+    """Fetches each file that was sent through Xet from the second node that way; how many there are."""
+    gateway, count = pair.sink.gateway, 0
+    with Client(gateway.url, pair.ada, pair.folder / "home-reader") as reader:
+        for entry in pair.source.gateway.tree(repo, "main"):
+            if "xetHash" not in entry:
+                continue
+            path, sha256 = entry["path"], entry["lfs"]["oid"]
+            # The node learns of what chunks a file is made while nobody waits for it.
+            url = gateway.file_path(repo, "main", path)
+            wait_for(
+                lambda url=url: gateway.request("HEAD", url).headers["X-Xet-Hash"],
+                FOLLOW_SECONDS,
+                f"{path} is offered through Xet",
+            )
+            asked = requests(gateway, "xet")
+            got = reader.call("hf_hub_download", repo_id=repo, filename=path)
+            assert file_sha256(got) == sha256, path
+            assert requests(gateway, "xet") > asked, f"{path} came another way"
+            count += 1
+    return count
+
+
 def test_a_second_node_shows_what_two_accounts_do(pair, folder, rng):
     ada, bob, source = pair.by_ada, pair.by_bob, pair.source
     hub = Hub(source.gateway, pair.ada)
@@ -196,6 +219,7 @@ def test_a_second_node_shows_what_two_accounts_do(pair, folder, rng):
     assert old.status == 307 and old.headers["Location"].endswith("/renamed"), old.status
     for kind, repo in shown:
         pair.sink.json("pull", f"{KINDS[kind][1]}{repo}")
+    assert xet_downloads(pair, f"{pair.ada.namespace}/one") == 4
     for node in (pair.sink, pair.source):
         verified = node.run("verify", "--json")
         assert verified.returncode == 0, f"{verified.stdout}{verified.stderr}"
