@@ -4,6 +4,7 @@
 //! cut here and not by the router, since they are ambiguous (see [`crate::repo`]). What is said of one
 //! model needs a few of its files: those that are not here are fetched (see `files`).
 
+mod compare;
 mod facts;
 mod fields;
 mod files;
@@ -41,9 +42,10 @@ use crate::url::{self, Asked, Segment};
 use crate::{accounts, body, downloads, xet};
 
 /// What may follow a repository's id.
-const VERBS: [&str; 10] = [
+const VERBS: [&str; 11] = [
     "auth-check",
     "commits",
+    "compare",
     "paths-info",
     "refs",
     "revision",
@@ -264,6 +266,7 @@ fn about(
         }
         ("xet-write-token", [_, ..]) => xet::token(&question.order(gateway), repo, true),
         ("refs", []) => history::refs(repo, &asked.query),
+        ("compare", [_, ..]) => compare::revisions(gateway, repo, rest, reach),
         ("safetensors-metadata", [_, ..]) => weights::metadata(gateway, repo, rest, reach),
         ("revision" | "commits" | "paths-info" | "tree" | "treesize", [_, ..]) => {
             let (commit, path) = repo::commit(repo, rest)?;

@@ -33,9 +33,9 @@ impl Reply {
         }
     }
 
-    /// 200 with a few words.
-    pub(crate) fn text(text: &'static str) -> Self {
-        let reply = Self::raw_json(text.as_bytes().to_vec());
+    /// 200 with plain text.
+    pub(crate) fn text(text: impl Into<String>) -> Self {
+        let reply = Self::raw_json(text.into().into_bytes());
         reply.with(CONTENT_TYPE, "text/plain; charset=utf-8")
     }
 
@@ -78,7 +78,10 @@ impl IntoResponse for Reply {
             CONTENT_TYPE,
             HeaderValue::from_static("application/json; charset=utf-8"),
         );
-        headers.extend(self.headers);
+        // In its place, where it says what the body is.
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
         response
     }
 }

@@ -4,6 +4,7 @@
 //! repository appears with its first head, never before; one of another node with its first head whose
 //! metadata is here as a whole, and it stays at that one until a newer is. Blocking: reads go to the store.
 
+mod changes;
 mod commit;
 mod gate;
 mod history;
@@ -22,6 +23,7 @@ use cairn_protocol::hash::{NamespaceId, RecordId, RepositoryId};
 use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
 use cairn_protocol::record::{Body, NamesTarget, Record};
 
+pub use self::changes::{Change, Side, Text};
 pub(crate) use self::commit::attributes;
 pub use self::commit::{Commit, CommitInfo, Entry, EntryKind, FileEntry};
 pub use self::reach::Reach;

@@ -6,6 +6,8 @@
 
 mod columns;
 
+use std::cmp::Ordering;
+
 use crate::format::{FormatError, Reader, check_count, small};
 use crate::git::{self, Mode};
 use crate::hash::{Blake3, GitOid, Sha256};
@@ -115,6 +117,11 @@ impl ManifestEntry {
             (EntryKind::Lfs, None, Some(sha256), Some(size)) => Some(Pointer { sha256, size }),
             _ => None,
         }
+    }
+
+    /// Git's order of the entries of a tree; equal for two of one name that are both directories, or both not.
+    pub fn order(&self, other: &Self) -> Ordering {
+        git::order(self.key(), other.key())
     }
 
     fn git_mode(&self) -> Option<Mode> {

@@ -199,6 +199,7 @@ def questions(name: str, kind: str) -> Iterator[tuple[str, str, bytes | None, st
         *(api, f"{api}?expand=sha", f"{api}/revision/main", f"{api}/revision/absent"),
         *(f"{api}/tree/main", f"{api}/tree/main/a.txt?recursive=true", f"{api}/treesize/main"),
         *(f"{api}/refs", f"{api}/commits/main", f"{api}/auth-check", f"{api}/auth-check/write"),
+        *(f"{api}/compare/main..main", f"{api}/compare/main...absent"),
         *(f"{api}/xet-read-token/main", f"{api}/xet-write-token/main", f"{api}/lfs-files"),
         *(f"{api}/discussions", f"{api}/safetensors-metadata/a.txt", f"{api}/nonsense"),
         *(page, f"{page}/resolve/main/a.txt", f"{page}/raw/main/a.txt", f"{page}/tree/main"),

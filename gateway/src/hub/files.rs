@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use cairn_node::Node;
 use cairn_node::fetch::{Arriving, FetchError, Wanted};
-use cairn_node::repos::{Commit, EntryKind, Repo};
+use cairn_node::repos::{Commit, EntryKind, FileEntry, Repo};
 use cairn_node::store::{Content, StoreError};
 use cairn_protocol::hash::GitOid;
 use quick_cache::sync::Cache;
@@ -160,13 +160,9 @@ impl<'a> Files<'a> {
         let Some(file) = self.open(path, JSON_BYTES_MAX)? else {
             return Ok(None);
         };
-        if let (File::Away(arriving), Some(fetching)) = (&file, self.fetching()) {
-            // So that it stays; whoever shows a model's JSON is asked for the file next.
-            fetching.finish(arriving);
-        }
-        Ok(self
-            .read(&file, 0, file.size())
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        // So that it stays: whoever shows a model's JSON is asked for the file next.
+        let bytes = self.read_whole(&file);
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
     /// A file of at most so many bytes; `None` where there is none, or it can't be had.
@@ -180,11 +176,21 @@ impl<'a> Files<'a> {
         if file.size > bytes_max {
             return Ok(None);
         }
+        self.open_file(entry.path, entry.oid, &file)
+    }
+
+    /// The content of a file that the commit has there; `None` where it can't be had.
+    pub(super) fn open_file(
+        &mut self,
+        path: String,
+        oid: GitOid,
+        file: &FileEntry,
+    ) -> Result<Option<File>, ApiError> {
         let Some(hash) = file.blake3 else {
             self.is_whole = false;
             return Ok(None);
         };
-        let wanted = wanted(self.repo.id(), entry.path, entry.oid, &file, hash);
+        let wanted = wanted(self.repo.id(), path, oid, file, hash);
         match self.node.content(&hash) {
             Ok(content) if self.node.agreement(&wanted)? != Some(false) => {
                 return Ok(Some(File::Here(content)));
@@ -215,6 +221,14 @@ impl<'a> Files<'a> {
         {
             reach.is_lacking.set(true);
         }
+    }
+
+    /// A whole file, in memory, which stays here.
+    pub(super) fn read_whole(&mut self, file: &File) -> Option<Vec<u8>> {
+        if let (File::Away(arriving), Some(fetching)) = (file, self.fetching()) {
+            fetching.finish(arriving);
+        }
+        self.read(file, 0, file.size())
     }
 
     /// A part of a file, in memory; a file that can't be read says nothing, and the files are not whole.

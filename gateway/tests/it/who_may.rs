@@ -26,6 +26,12 @@ const ROUTES: &[(Takes, &str, &str, &str)] = &[
     (Takes::Read, "GET", "/api/models/owner/{}/treesize/main", ""),
     (Takes::Read, "GET", "/api/models/owner/{}/refs", ""),
     (Takes::Read, "GET", "/api/models/owner/{}/commits/main", ""),
+    (
+        Takes::Read,
+        "GET",
+        "/api/models/owner/{}/compare/dev..main",
+        "",
+    ),
     (Takes::Read, "GET", "/api/models/owner/{}/auth-check", ""),
     (
         Takes::Read,

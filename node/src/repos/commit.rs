@@ -14,6 +14,7 @@ use cairn_protocol::path::RepoPath;
 use cairn_protocol::pointer::Pointer;
 use cairn_protocol::xet::XetHash;
 
+use super::changes::{self, Change};
 use super::reader::damaged;
 use super::repo::Repo;
 use super::{Reader, RepoError};
@@ -312,6 +313,24 @@ impl Commit {
         Ok(history.count(index))
     }
 
+    /// The files that differ between this commit and another one of its repository, in git's order, at most
+    /// `limit`.
+    pub fn changes(&self, new: &Self, limit: usize) -> Result<Vec<Change>, RepoError> {
+        changes::between(&self.inner.reader, &self.root()?, &new.root()?, limit)
+    }
+
+    /// The newest commit that this one and another one of its repository both come from; one of them where
+    /// several are, `None` where none is.
+    pub fn merge_base(&self, other: &Self) -> Result<Option<Self>, RepoError> {
+        let (history, index) = self.placed()?;
+        let Some(other) = history.index_of(&other.inner.info.oid) else {
+            return Ok(None);
+        };
+        let base = history.merge_base(index, other);
+        base.map(|base| self.inner.repo.open(history.entry(base)))
+            .transpose()
+    }
+
     /// For each path the newest commit that changed it, along first parents.
     pub fn last_changes(&self, paths: &[&str]) -> Result<Vec<CommitInfo>, RepoError> {
         let reader = &self.inner.reader;
@@ -461,24 +480,27 @@ fn read_info(reader: &Reader, entry: &CommitEntry) -> Result<CommitInfo, RepoErr
 fn shown(path: String, entry: &ManifestEntry) -> Option<Entry> {
     let kind = match entry.kind {
         ManifestKind::Directory => EntryKind::Directory,
-        ManifestKind::File | ManifestKind::Lfs => {
-            let (size, sha256) = (entry.size?, entry.sha256?);
-            let pointer = (entry.kind == ManifestKind::Lfs)
-                .then(|| Pointer { sha256, size }.encode().len() as u64);
-            EntryKind::File(FileEntry {
-                size,
-                sha256,
-                blake3: entry.blake3,
-                pointer_size: pointer,
-                xet: entry.xet.map(XetHash::from_bytes),
-                executable: entry.mode == cairn_protocol::git::Mode::Executable.octal(),
-            })
-        }
+        ManifestKind::File | ManifestKind::Lfs => EntryKind::File(file(entry)?),
         ManifestKind::Symlink | ManifestKind::Gitlink => return None,
     };
     Some(Entry {
         path,
         kind,
         oid: entry.oid,
+    })
+}
+
+/// What is known of a file's content; `None` where that is nothing.
+pub(super) fn file(entry: &ManifestEntry) -> Option<FileEntry> {
+    let (size, sha256) = (entry.size?, entry.sha256?);
+    let pointer =
+        (entry.kind == ManifestKind::Lfs).then(|| Pointer { sha256, size }.encode().len() as u64);
+    Some(FileEntry {
+        size,
+        sha256,
+        blake3: entry.blake3,
+        pointer_size: pointer,
+        xet: entry.xet.map(XetHash::from_bytes),
+        executable: entry.mode == cairn_protocol::git::Mode::Executable.octal(),
     })
 }

@@ -222,6 +222,24 @@ impl History {
         std::iter::successors(Some(from), next).map(|index| self.links[index].entry)
     }
 
+    /// The newest commit that both come from.
+    pub(crate) fn merge_base(&self, a: usize, b: usize) -> Option<usize> {
+        let mut heap = BinaryHeap::from([(a, [true, false]), (b, [false, true])]);
+        while let Some((index, mut from)) = heap.pop() {
+            // Positions fall strictly: when a commit comes out, so did all that lead to it.
+            while let Some((_, other)) = heap.peek().filter(|(same, _)| *same == index) {
+                from = [from[0] || other[0], from[1] || other[1]];
+                heap.pop();
+            }
+            if from == [true; 2] {
+                return Some(index);
+            }
+            let parents = self.links[index].parents.iter();
+            heap.extend(parents.map(|&parent| (parent as usize, from)));
+        }
+        None
+    }
+
     fn ancestors(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
         let mut heap = BinaryHeap::from([from]);
         let mut last = None;
@@ -247,5 +265,55 @@ impl History {
     /// Bytes that this takes in memory, about.
     pub(crate) fn memory_bytes(&self) -> u64 {
         128 + self.links.len() as u64 * 92
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A history of commits by number, each with its parents; its tips are all of them.
+    fn history(parents: &[&[usize]]) -> History {
+        let hash = |number: usize| Blake3::of(&number.to_le_bytes());
+        let tips: Vec<Blake3> = (0..parents.len()).map(hash).collect();
+        let read = |wanted: &Blake3| {
+            let number = tips.iter().position(|hash| hash == wanted).unwrap();
+            Ok(CommitEntry {
+                commit: oid(number),
+                object: *wanted,
+                manifest: None,
+                parents: parents[number]
+                    .iter()
+                    .map(|parent| Some(hash(*parent)))
+                    .collect(),
+            })
+        };
+        History::walk(&tips, &read).unwrap()
+    }
+
+    fn oid(number: usize) -> GitOid {
+        GitOid::from_bytes([u8::try_from(number).unwrap(); 20])
+    }
+
+    #[test]
+    fn the_merge_base_is_the_newest_commit_that_both_come_from() {
+        // 0 - 1 - 2 - 5 (merges 4), 1 - 3 - 4, and 6 by itself.
+        let history = history(&[&[], &[0], &[1], &[1], &[3], &[2, 4], &[]]);
+        let base = |a: usize, b: usize| {
+            let at = |number| history.index_of(&oid(number)).unwrap();
+            let base = history.merge_base(at(a), at(b))?;
+            (0..7).find(|number| at(*number) == base)
+        };
+        for (a, b, expected) in [
+            (2, 4, Some(1)),
+            (0, 4, Some(0)),
+            (3, 3, Some(3)),
+            (5, 4, Some(4)),
+            (5, 2, Some(2)),
+            (6, 5, None),
+        ] {
+            assert_eq!(base(a, b), expected, "{a} and {b}");
+            assert_eq!(base(b, a), expected, "{b} and {a}");
+        }
     }
 }

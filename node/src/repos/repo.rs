@@ -376,7 +376,7 @@ impl Repo {
         }
     }
 
-    fn open(&self, entry: Blake3) -> Result<Commit, RepoError> {
+    pub(super) fn open(&self, entry: Blake3) -> Result<Commit, RepoError> {
         let read: CommitEntry = self.inner.reader.commit_entry(&entry)?;
         Commit::open(Arc::clone(&self.inner.reader), self.clone(), entry, &read)
     }
