@@ -44,16 +44,18 @@ pub(super) fn branch(order: &Order<'_>, repo: &Repo, name: &str) -> Result<Reply
             "Invalid reference for a branch: {name:?}"
         )));
     }
-    if wanted.is_empty {
-        return step_to(order, repo, &format!("refs/heads/{name}"), &RefMove::Empty);
-    }
-    let revision = wanted.starting_point.unwrap_or_else(|| "HEAD".to_owned());
-    let step = if wanted.overwrite {
-        RefMove::Force(revision)
-    } else {
-        RefMove::Make(revision)
+    let full = format!("refs/heads/{name}");
+    let step = match (wanted.is_empty, wanted.overwrite, wanted.starting_point) {
+        (true, false, _) => RefMove::Empty,
+        (true, true, _) => RefMove::Clear,
+        // To be overwritten with nothing in particular, it stays as it is.
+        (false, true, None) if repo.refs()?.contains_key(&full) => {
+            return Ok(Reply::json(&json!({})));
+        }
+        (false, true, Some(revision)) => RefMove::Force(revision),
+        (false, _, revision) => RefMove::Make(revision.unwrap_or_else(|| "HEAD".to_owned())),
     };
-    step_to(order, repo, &format!("refs/heads/{name}"), &step)
+    step_to(order, repo, &full, &step)
 }
 
 pub(super) fn tag(order: &Order<'_>, repo: &Repo, revision: &str) -> Result<Reply, ApiError> {

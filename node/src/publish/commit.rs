@@ -248,7 +248,8 @@ pub(super) fn finish(
     Ok(Committed { commit: oid, seq })
 }
 
-fn read_card(
+/// What a tree's card says, and its hash.
+pub(super) fn read_card(
     node: &Inner,
     repo: &Repo,
     root: &Blake3,

@@ -9,7 +9,7 @@ use cairn_protocol::path::RepoPath;
 use cairn_protocol::record::NamesTarget;
 use cairn_protocol::refs::{RefName, RefTarget};
 
-use super::commit::{Committed, NewHead, finish, message, stands};
+use super::commit::{Committed, NewHead, finish, message, read_card, stands};
 use super::home::{self, CHANGES_MAX, Current, DEFAULT_REF, Move, Moves, Target, default_ref};
 use super::tree::{self, Edits, Stored};
 use super::{PublishError, Publisher, new_reference, turn};
@@ -45,6 +45,8 @@ pub enum RefMove {
     Force(String),
     /// It is made, at a commit that has no files and no parents.
     Empty,
+    /// It is made, or moved, to such a commit.
+    Clear,
     /// It goes.
     Delete,
 }
@@ -355,6 +357,7 @@ pub(crate) fn move_ref(
     home::settle(node)?;
     let (target, current) = stands(node, repo)?;
     let before = current.refs.0.get(&reference);
+    let mut card = None;
     let new = match wanted {
         RefMove::Delete if before.is_none() => {
             return Err(PublishError::NoRevision(reference.to_string()));
@@ -368,7 +371,7 @@ pub(crate) fn move_ref(
         RefMove::Make(_) | RefMove::Empty if before.is_some() => {
             return Err(PublishError::Exists(format!("Reference {reference}")));
         }
-        RefMove::Empty => {
+        RefMove::Empty | RefMove::Clear => {
             let mut batch = node.store.batch();
             let (store, reader) = (&node.store, node.repos.reader());
             let root = tree::write(store, reader, &mut batch, None, &Edits::default())?;
@@ -377,7 +380,7 @@ pub(crate) fn move_ref(
                 root,
                 parents: Vec::new(),
                 message: "initial commit\n".to_owned(),
-                card: None,
+                card: Some((Card::default(), None)),
             };
             finish(node, publisher, &target, &current, head, batch)?;
             return Ok(());
@@ -385,6 +388,10 @@ pub(crate) fn move_ref(
         RefMove::Make(revision) | RefMove::Force(revision) => {
             let now = node.repos.get(&repo.id()).unwrap_or_else(|| repo.clone());
             let commit = now.commit(revision)?;
+            if reference.as_str() == DEFAULT_REF {
+                let (new, text) = read_card(node, &now, &commit.root()?)?;
+                card = Some(home::head_card(&new, text));
+            }
             Some(RefTarget {
                 oid: commit.info().oid,
                 entry: commit.entry_hash(),
@@ -397,7 +404,8 @@ pub(crate) fn move_ref(
     }
     let moves = Moves {
         refs: vec![Move { reference, new }],
-        ..Moves::default()
+        card,
+        settings: None,
     };
     let batch = node.store.batch();
     home::sign(node, publisher, &target, &current, moves, batch)?;

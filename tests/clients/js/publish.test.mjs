@@ -221,6 +221,34 @@ test("createBranch and deleteBranch", async () => {
   await assert.rejects(hub.deleteBranch({ ...at, branch: "feature/one" }), { statusCode: 404 });
 });
 
+test("createBranch takes a branch back to what an earlier commit had", async () => {
+  const at = await newRepo();
+  const [before, after] = ["before", "after"].map((text) => ({
+    "a.txt": `${text}\n`,
+    "weights.bin": `\0${text}`,
+  }));
+  const upload = (files) =>
+    hub.uploadFiles({ ...at, files: Object.entries(files).map(([name, text]) => file(name, text)) });
+  const first = (await upload(before)).commit.oid;
+  const second = (await upload(after)).commit.oid;
+  // Without a revision it stays where it is; with one it goes there, the default branch, too.
+  await hub.createBranch({ ...at, branch: "main", overwrite: true });
+  await assertContents(at, after);
+  await hub.createBranch({ ...at, branch: "kept", revision: second });
+  await hub.createBranch({ ...at, branch: "main", revision: first, overwrite: true });
+  await assertContents(at, before);
+  assert.equal(await hub.countCommits({ ...at }), 2);
+  await hub.createBranch({ ...at, branch: "main", revision: "kept", overwrite: true });
+  await assertContents(at, after);
+  await assert.rejects(
+    hub.createBranch({ ...at, branch: "main", revision: "absent", overwrite: true }),
+    { statusCode: 404 },
+  );
+  await hub.createBranch({ ...at, branch: "kept", empty: true, overwrite: true });
+  await assertContents(at, {}, "kept");
+  await assertContents(at, after);
+});
+
 test("an empty branch", async () => {
   const at = await newRepo();
   await hub.uploadFile({ ...at, file: file("x.txt", "x\n") });
