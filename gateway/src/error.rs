@@ -87,7 +87,12 @@ impl ApiError {
 
     /// No route of ours: neither a repository's nor another.
     pub(crate) fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "Not found")
+        Self::not_found("Not found")
+    }
+
+    /// Something that is not there, and that clients know no code of.
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
     }
 
     pub(crate) fn repository_not_found() -> Self {

@@ -137,6 +137,8 @@ struct Local {
     signed: BTreeMap<RepositoryId, Vec<u8>>,
     /// Claims of commits that were found wrong.
     wrong: Vec<(RepositoryId, WrongClaim)>,
+    /// Names from which repositories went to another account's namespace, and what became of them, in order.
+    moved: Vec<(String, Option<String>)>,
     accounts: Accounts,
     staging: Staging,
     guard: Guard,
@@ -150,6 +152,17 @@ impl Local {
             Some((*repository, head.id()))
         });
         signed.collect()
+    }
+
+    /// Tells the repositories what is about them.
+    fn tell(&mut self, repos: &Repos) {
+        for (repository, claim) in std::mem::take(&mut self.wrong) {
+            repos.mark_wrong(repository, claim);
+        }
+        repos.lead_away(std::mem::take(&mut self.moved));
+        for account in self.accounts.all() {
+            repos.name_account(&account);
+        }
     }
 }
 
@@ -193,18 +206,13 @@ impl Node {
             &config.aliases,
             &config.namespace_alias,
         );
-        let (journal, local) = open_journal(files, &folder)?;
+        let (journal, mut local) = open_journal(files, &folder)?;
         let namespace = match own {
             Some(namespace) => namespace,
             None => found_namespace(&keys, &store, &repos)?,
         };
         let signed = local.heads();
-        for (repository, claim) in local.wrong {
-            repos.mark_wrong(repository, claim);
-        }
-        for account in local.accounts.all() {
-            repos.name_account(&account);
-        }
+        local.tell(&repos);
         repos.loaded(namespace, local.pinned, &signed);
         let unsettled = Unsettled::default();
         let counters = open_counters(&folder, &keys);
@@ -565,7 +573,10 @@ fn open_journal(files: Arc<dyn Files>, folder: &Folder) -> Result<(Journal, Loca
                 };
                 local.wrong.push((repository, claim));
             }
-            // The rest was taken above, or stands for nothing yet.
+            JournalEntry::Alias { name, target } => {
+                local.moved.push((name, target));
+            }
+            // The rest was taken above.
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ mod commit;
 mod gate;
 mod history;
 mod invalid;
+mod moved;
 mod reach;
 mod reader;
 mod repo;
@@ -32,6 +33,7 @@ pub use self::repo::{CardView, Repo};
 
 pub(crate) use self::gate::Pending;
 pub(crate) use self::invalid::WrongClaim;
+pub(crate) use self::moved::key as moved_key;
 pub(crate) use self::reader::Reader;
 pub(crate) use self::walk::{Outcome, Walk};
 
@@ -94,6 +96,8 @@ struct State {
     plain: HashMap<String, Vec<NamespaceId>>,
     /// Plain names of accounts' namespaces, as they are shown.
     shown_as: HashMap<NamespaceId, String>,
+    /// Names from which repositories went to another account's namespace.
+    moved: HashMap<String, String>,
     /// Namespaces of which nothing leaves the node.
     private: HashSet<NamespaceId>,
     table: HashMap<RepositoryId, Repo>,
@@ -140,7 +144,7 @@ impl Repos {
     pub fn find(&self, kind: RepoKind, id: &str) -> Result<Found, RepoError> {
         let missing = || RepoError::NotFound(id.chars().take(200).collect());
         let state = self.read();
-        let (repository, hops) = self.lead(&state, kind, id).ok_or_else(missing)?;
+        let (repository, hops) = self.lead(&state, kind, id, 0).ok_or_else(missing)?;
         let repo = state.table.get(&repository).ok_or_else(missing)?;
         Ok(if hops == 0 {
             Found::Repo(repo.clone())
@@ -151,12 +155,18 @@ impl Repos {
 
     /// What a name leads to, whether or not it can be shown.
     pub(crate) fn known(&self, kind: RepoKind, id: &str) -> Option<RepositoryId> {
-        let (repository, _) = self.lead(&self.read(), kind, id)?;
+        let (repository, _) = self.lead(&self.read(), kind, id, 0)?;
         Some(repository)
     }
 
-    /// What a name leads to, and over how many redirects.
-    fn lead(&self, state: &State, kind: RepoKind, id: &str) -> Option<(RepositoryId, usize)> {
+    /// What a name leads to, and over how many redirects, with those that led to it.
+    fn lead(
+        &self,
+        state: &State,
+        kind: RepoKind,
+        id: &str,
+        hops: usize,
+    ) -> Option<(RepositoryId, usize)> {
         let alias = self.inner.aliases.get(&id.to_ascii_lowercase());
         let target = alias.map_or(id, String::as_str);
         let (namespace, name) = target.split_once('/')?;
@@ -166,7 +176,7 @@ impl Repos {
         // What has the name itself, in whichever namespace, goes before what it only leads to.
         let direct = namespaces.iter().find_map(|namespace| {
             match state.ledger.name(namespace, kind, &name.folded())? {
-                NamesTarget::Repository(id) if state.table.contains_key(id) => Some((*id, 0)),
+                NamesTarget::Repository(id) if state.table.contains_key(id) => Some((*id, hops)),
                 _ => None,
             }
         });
@@ -175,11 +185,19 @@ impl Repos {
         }
         namespaces.iter().find_map(|namespace| {
             let mut folded = name.folded();
-            for hops in 0..REDIRECTS_MAX {
-                match state.ledger.name(namespace, kind, &folded)? {
-                    NamesTarget::Repository(repository) => return Some((*repository, hops)),
-                    NamesTarget::Redirect(next) => folded = next.clone(),
+            for hops in hops..REDIRECTS_MAX {
+                let leads_to = state.ledger.name(namespace, kind, &folded);
+                if let Some(NamesTarget::Redirect(next)) = leads_to {
+                    folded = next.clone();
+                    continue;
                 }
+                // What went away while it could not be seen to the end has its old name still.
+                let away = state.moved.get(&moved_key(namespace, kind, &folded));
+                return match (leads_to, away) {
+                    (_, Some(away)) => self.lead(state, kind, away, hops + 1),
+                    (Some(NamesTarget::Repository(repository)), None) => Some((*repository, hops)),
+                    _ => None,
+                };
             }
             None
         })
@@ -228,6 +246,26 @@ impl Repos {
         state.private.extend(account.private);
         drop(state);
         self.bump();
+    }
+
+    /// Takes note of what names lead to from which repositories went to another account's namespace; nothing
+    /// where others take them.
+    pub(crate) fn lead_away(&self, names: impl IntoIterator<Item = (String, Option<String>)>) {
+        let mut state = self.write();
+        for (name, leads_to) in names {
+            match leads_to {
+                Some(leads_to) => state.moved.insert(name, leads_to),
+                None => state.moved.remove(&name),
+            };
+        }
+        drop(state);
+        self.bump();
+    }
+
+    /// Whether a repository went from that name, and how many names there are of that sort.
+    pub(crate) fn leads_away(&self, name: &str) -> (bool, usize) {
+        let state = self.read();
+        (state.moved.contains_key(name), state.moved.len())
     }
 
     /// Whether there is any namespace of which nothing may leave the node.

@@ -1,9 +1,13 @@
 """Repositories are made, renamed, hidden and deleted; branches, tags and histories are moved."""
 
+import http.client
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from cairn import Node
 from http_client import request
 from huggingface_hub.errors import (
     BadRequestError,
@@ -15,6 +19,9 @@ from huggingface_hub.errors import (
 from publisher import Account, Publisher, contents, hidden, refused, titles
 
 KINDS = ["model", "dataset", "space"]
+# Moves that are killed, each a little later in its course.
+KILLS = 12
+REDIRECTS_MAX = 8
 
 
 def upload(account: Account, repo: str, path: str = "a.txt", content: bytes = b"a\n", **options: str) -> str:
@@ -188,6 +195,219 @@ def test_old_names_lead_on_when_a_repository_is_hidden_and_shown(
     ada.api.update_repo_settings(new, private=False)
     for reader in (ada, nobody):
         assert reader.api.repo_info(old).id == new
+
+
+# --- moved to another account -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def boss(publisher: Publisher) -> Account:
+    """An account that administers the node."""
+    return publisher.account("boss", "--admin")
+
+
+def state(account: Account, repo: str, kind: str = "model") -> tuple:
+    """All that a repository holds that goes with it."""
+    refs = account.api.list_repo_refs(repo, repo_type=kind)
+    commits = account.api.list_repo_commits(repo, repo_type=kind)
+    return (
+        {ref.ref: ref.target_commit for ref in [*refs.branches, *refs.tags]},
+        [commit.commit_id for commit in commits],
+        contents(account, repo, kind),
+    )
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_a_repository_goes_to_another_account(
+    publisher: Publisher,
+    ada: Account,
+    bob: Account,
+    boss: Account,
+    nobody: Account,
+    kind: str,
+    private: bool,
+) -> None:
+    old, new = publisher.repo(ada, kind, private=private), publisher.fresh_name(bob, "Moved")
+    reader = publisher.account(f"reader-{kind}-{private}".lower())
+    for who, access in ((bob, "manage"), (reader, "write")):
+        if kind == "model":
+            publisher.grant(old, who.name, access)
+    mover = bob if kind == "model" else boss
+    upload(ada, old, repo_type=kind)
+    upload(ada, old, "weights.bin", b"\0" * 70_000, repo_type=kind)
+    ada.api.create_tag(old, tag="v1", repo_type=kind)
+    for at in range(20):
+        ada.api.create_branch(old, branch=f"branch-{at}", repo_type=kind)
+    before = state(ada, old, kind)
+    mover.api.move_repo(old, new, repo_type=kind)
+    info = bob.api.repo_info(new, repo_type=kind)
+    assert (info.id, info.private, info.author) == (new, private, bob.name)
+    readers = [bob, boss, *([reader] if kind == "model" else []), *([] if private else [ada, nobody])]
+    for account in readers:
+        for name in (old, new):
+            assert account.api.repo_info(name, repo_type=kind).id == new
+            assert state(account, name, kind) == before
+    prefix = "" if kind == "model" else f"{kind}s/"
+    for target in (f"/api/{kind}s/{old}", f"/{prefix}{old}/resolve/main/a.txt"):
+        answer = request(publisher.url, target, Authorization=f"Bearer {bob.token}")
+        assert (answer.status, answer["Location"]) == (307, target.replace(old, new))
+    # Whose it was has no more right to it than others; who was let in keeps theirs.
+    if private:
+        for account in (ada, nobody):
+            for name in (old, new):
+                with hidden():
+                    account.api.repo_info(name, repo_type=kind)
+    else:
+        with refused(403):
+            upload(ada, new, repo_type=kind)
+    writer = reader if kind == "model" else bob
+    later = upload(writer, old, "later.txt", repo_type=kind)
+    assert bob.api.repo_info(new, repo_type=kind).sha == later
+
+
+def test_old_names_lead_on_wherever_a_repository_goes(
+    publisher: Publisher, ada: Account, bob: Account, boss: Account, nobody: Account
+) -> None:
+    names = [publisher.repo(ada)]
+    commit = upload(ada, names[0])
+
+    def go(owner: Account) -> str:
+        new = publisher.fresh_name(owner)
+        boss.api.move_repo(names[-1], new)
+        names.append(new)
+        for name in names:
+            info = boss.api.repo_info(name)
+            assert (info.id, info.sha) == (new, commit), name
+        return new
+
+    for owner in (ada, bob, bob, ada, bob):
+        go(owner)
+    boss.api.update_repo_settings(names[-1], private=True)
+    with hidden():
+        nobody.api.repo_info(names[0])
+    go(bob)
+    go(ada)
+    boss.api.update_repo_settings(names[-1], private=False)
+    new = go(bob)
+    assert nobody.api.repo_info(names[0]).id == new
+    # Back to where it began.
+    boss.api.move_repo(new, names[0])
+    for name in names:
+        assert nobody.api.repo_info(name).id == names[0]
+    # A new repository takes an old name, and nothing is left of it when that one is gone.
+    boss.api.move_repo(names[0], names[2])
+    ada.api.create_repo(names[0])
+    assert [nobody.api.repo_info(name).id for name in (names[0], names[2])] == [names[0], names[2]]
+    ada.api.delete_repo(names[0])
+    with hidden():
+        nobody.api.repo_info(names[0])
+    boss.api.delete_repo(names[2])
+    for name in names:
+        assert not nobody.api.repo_exists(name)
+
+
+def test_a_repository_goes_from_the_nodes_own_namespace_and_back(
+    publisher: Publisher, boss: Account, bob: Account, nobody: Account, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a\n")
+    pushed = publisher.node.push(tmp_path, "goes")
+    there, back = publisher.fresh_name(bob), "local/came-back"
+    boss.api.move_repo("local/goes", there)
+    for name in ("local/goes", pushed.repo, there):
+        info = nobody.api.repo_info(name)
+        assert (info.id, info.sha) == (there, pushed.commit)
+    boss.api.move_repo(there, back)
+    for name in ("local/goes", there, back):
+        assert nobody.api.repo_info(name).id == f"{publisher.node.namespace}/came-back"
+    # What is private is an account's.
+    private = publisher.repo(bob, private=True)
+    with refused(400, BadRequestError):
+        boss.api.move_repo(private, "local/private")
+    assert bob.api.repo_info(private).private
+
+
+def test_an_old_name_is_taken_whether_it_was_public_or_private(
+    publisher: Publisher, ada: Account, bob: Account, boss: Account
+) -> None:
+    old, there = publisher.repo(ada, private=True), publisher.fresh_name(bob)
+    boss.api.move_repo(old, there)
+    ada.api.create_repo(old)
+    ada.api.delete_repo(old)
+    assert not boss.api.repo_exists(old)
+    assert boss.api.repo_info(there).private
+
+
+def test_who_takes_a_repository_elsewhere(
+    publisher: Publisher, ada: Account, bob: Account, boss: Account, repo: str
+) -> None:
+    commit = upload(ada, repo)
+    there = publisher.fresh_name(bob)
+    # The account that it would go to did not ask for it; the one that asks may not manage it.
+    with refused(403):
+        ada.api.move_repo(repo, there)
+    with refused(403):
+        bob.api.move_repo(repo, there)
+    publisher.grant(repo, bob.name, "write")
+    with refused(403):
+        bob.api.move_repo(repo, there)
+    publisher.grant(repo, bob.name, "manage")
+    limited = publisher.as_token(publisher.token(bob.name, repos=[repo], name="limited"))
+    with refused(403):
+        limited.api.move_repo(repo, there)
+    with refused(404):
+        boss.api.move_repo(repo, "no-such-namespace/model")
+    hidden_one = publisher.repo(ada, private=True)
+    with refused(404, RepositoryNotFoundError):
+        bob.api.move_repo(hidden_one, publisher.fresh_name(bob))
+    # Both of an account's namespaces go by one name.
+    for private in (False, True):
+        other = publisher.repo(bob, private=private)
+        with pytest.raises(HfHubHTTPError, match=f"A model repository called {other} already exists") as error:
+            boss.api.move_repo(repo, other)
+        assert error.value.response.status_code == 409
+    assert ada.api.repo_info(repo).sha == commit
+    bob.api.move_repo(repo, there)
+    assert ada.api.repo_info(repo).id == there
+
+
+def test_a_move_that_was_killed_is_completed_by_the_next(lone_node: Node) -> None:
+    publisher = Publisher(lone_node.start())
+    ada, boss = publisher.account("ada"), publisher.account("boss", "--admin")
+    names = [publisher.repo(ada, private=True)]
+    commit = upload(ada, names[0])
+    for at in range(60):
+        ada.api.create_branch(names[0], branch=f"branch-{at}")
+    before = state(ada, names[0])
+    names.append("boss/first")
+    begin = time.monotonic()
+    boss.api.move_repo(*names)
+    seconds = time.monotonic() - begin
+    cut_off = 0
+    for at in range(KILLS):
+        names.append(f"{(ada, boss)[at % 2].name}/round-{at}")
+        body = json.dumps({"fromRepo": names[-2], "toRepo": names[-1]}).encode()
+        headers = {"Authorization": f"Bearer {boss.token}", "Content_Type": "application/json"}
+        killer = threading.Timer(seconds * (at + 0.5) / KILLS, lone_node.kill)
+        killer.start()
+        try:
+            request(publisher.url, "/api/repos/move", "POST", body, **headers)
+        except (OSError, http.client.HTTPException):
+            cut_off += 1
+        killer.join()
+        publisher = Publisher(lone_node.start())
+        boss = publisher.as_token(boss.token, boss.name)
+        # Under its old name all of it is there, whether or not it has the new one already.
+        assert state(boss, names[-2]) == before
+        boss.api.move_repo(names[-2], names[-1])
+        # Longer chains are not followed.
+        for name in names[-REDIRECTS_MAX:]:
+            info = boss.api.repo_info(name)
+            assert (info.id, info.sha, info.private) == (names[-1], commit, True), name
+        assert state(boss, names[-1]) == before
+        assert [model.id for model in boss.api.list_models()] == [names[-1]]
+    assert cut_off > KILLS / 4
+    assert lone_node.stop() == 0
 
 
 # --- branches, tags, histories ----------------------------------------------------------------

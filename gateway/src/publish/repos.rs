@@ -84,7 +84,7 @@ pub(super) fn create(order: &Order<'_>) -> Result<Reply, ApiError> {
     }
     let is_private = is_private(wanted.private, wanted.visibility.as_deref())?.unwrap_or(false);
     let (namespace, name) = parts(wanted.organization.as_deref(), &wanted.name, &account.name)?;
-    may_make_in(order, &namespace)?;
+    may_make_in(order, &namespace, ApiError::forbidden)?;
     let node = order.gateway.node();
     let _lease = node.lease();
     let files = stored(order, &wanted.files)?;
@@ -93,12 +93,16 @@ pub(super) fn create(order: &Order<'_>) -> Result<Reply, ApiError> {
     answered(order, kind, &format!("{namespace}/{name}"), made)
 }
 
-/// Goes on only where whoever asks may make repositories in a namespace.
-fn may_make_in(order: &Order<'_>, namespace: &NamespaceName) -> Result<(), ApiError> {
-    let unknown = || ApiError::forbidden(format!("There is no namespace {namespace} on this node"));
+/// Goes on only where whoever asks may make repositories in a namespace; `unknown` is for one that is not there.
+fn may_make_in(
+    order: &Order<'_>,
+    namespace: &NamespaceName,
+    unknown: fn(String) -> ApiError,
+) -> Result<(), ApiError> {
     let node = order.gateway.node();
     let ruling = node.rule_namespace(&order.client.who, namespace);
-    order.client.ruled(ruling.ok_or_else(unknown)?)
+    let missing = || unknown(format!("There is no namespace {namespace} on this node"));
+    order.client.ruled(ruling.ok_or_else(missing)?)
 }
 
 /// Where the new repository is, or the one that has its name.
@@ -170,20 +174,13 @@ pub(super) fn rename(order: &Order<'_>) -> Result<Reply, ApiError> {
     let repo = repo::named(order.gateway, order.client, kind, &wanted.from_repo)?;
     order.client.must(order.gateway, Access::Manage, &repo)?;
     let (namespace, name) = parts(None, &wanted.to_repo, repo.shown_namespace())?;
-    if !namespace
-        .to_string()
-        .eq_ignore_ascii_case(repo.shown_namespace())
-        && !namespace.to_string().eq_ignore_ascii_case(repo.namespace())
-    {
-        return Err(ApiError::bad_request(
-            "A repository stays in its namespace: what was signed in it is signed for it alone",
-        ));
+    let text = namespace.to_string();
+    let is_own = |own: &str| text.eq_ignore_ascii_case(own);
+    if !is_own(repo.shown_namespace()) && !is_own(repo.namespace()) {
+        may_make_in(order, &namespace, ApiError::not_found)?;
     }
-    let renamed = order
-        .gateway
-        .node()
-        .rename_repository(&account.id, &repo, &name);
-    match renamed {
+    let node = order.gateway.node();
+    match node.move_repository(&account.id, &repo, &namespace, &name) {
         Ok(()) => Ok(Reply::json(&json!({}))),
         Err(PublishError::Exists(_)) => {
             let message = format!(
@@ -255,7 +252,7 @@ pub(super) fn duplicate(order: &Order<'_>, repo: &Repo) -> Result<Reply, ApiErro
     let wanted: Duplicate = order.json()?;
     let private = is_private(wanted.private, wanted.visibility.as_deref())?;
     let (namespace, name) = parts(None, &wanted.repository, &account.name)?;
-    may_make_in(order, &namespace)?;
+    may_make_in(order, &namespace, ApiError::forbidden)?;
     let node = order.gateway.node();
     let is_private = private.unwrap_or_else(|| repo.is_private());
     let made = node.duplicate_repository(&account.id, repo, &namespace, &name, is_private);

@@ -130,11 +130,11 @@ pub enum Entry {
     },
     /// They are here now.
     CaughtUp,
-    /// A local name.
+    /// From a name a repository went to another account's namespace.
     Alias {
-        /// The name.
+        /// Kind, namespace and name, as in `models/k…/name`.
         name: String,
-        /// What it leads to; nothing where it was taken back.
+        /// The `namespace/name` that it leads to on this node; nothing where another one took it.
         target: Option<String>,
     },
 }

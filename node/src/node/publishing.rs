@@ -136,7 +136,8 @@ impl Node {
             .first()
             .ok_or_else(|| PublishError::Elsewhere(namespace.to_string()))?;
         match (is_private, inner.accounts.by_namespace(&first)) {
-            (false, _) => Ok(first),
+            (false, Some(owner)) => Ok(owner.namespace),
+            (false, None) => Ok(first),
             (true, Some(owner)) => accounts::private_namespace(inner, &owner)
                 .map_err(|error| PublishError::Invalid(error.to_string())),
             (true, None) => Err(PublishError::Invalid(
@@ -177,9 +178,28 @@ impl Node {
         } else {
             owner.namespace
         };
+        let shown = self.transplant(account, repo, namespace, repo.name())?;
+        if is_private {
+            // What only it reached is nobody else's from now on.
+            if let Some(network) = &inner.network {
+                network.follower.relate_anew();
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Moves a repository to another namespace, with those who were let in.
+    fn transplant(
+        &self,
+        account: &AccountId,
+        repo: &Repo,
+        namespace: NamespaceId,
+        name: &RepoName,
+    ) -> Result<Repo, PublishError> {
+        let inner = &self.inner;
         let members = inner.accounts.members(&repo.id());
         let publisher = self.publisher(account)?;
-        let id = publish::transplant(inner, &publisher, repo, namespace, |id| {
+        let id = publish::transplant(inner, &publisher, repo, namespace, name, |id| {
             members.iter().try_for_each(|(member, access)| {
                 accounts::let_in(inner, *id, member, Some(*access))
                     .map_err(|error| PublishError::Invalid(error.to_string()))
@@ -187,12 +207,6 @@ impl Node {
             inner.counters.moved(&repo.id(), *id);
             Ok(())
         })?;
-        if is_private {
-            // What only it reached is nobody else's from now on.
-            if let Some(network) = &inner.network {
-                network.follower.relate_anew();
-            }
-        }
         let gone = || RepoError::NotFound(repo.shown_name().to_owned());
         Ok(inner.repos.get(&id).ok_or_else(gone)?)
     }
@@ -206,14 +220,21 @@ impl Node {
         Ok(())
     }
 
-    /// Gives a repository another name in its namespace; the old one leads to it from now on.
-    pub fn rename_repository(
+    /// Gives a repository another name, in its namespace or in another one; the old one leads to it from now on,
+    /// in another one on this node alone. It stays as public or private as it is.
+    pub fn move_repository(
         &self,
         account: &AccountId,
         repo: &Repo,
+        namespace: &NamespaceName,
         name: &RepoName,
     ) -> Result<(), PublishError> {
-        publish::rename(&self.inner, &self.publisher(account)?, repo, name)
+        let namespace = self.namespace_for(namespace, repo.is_private())?;
+        if namespace == repo.namespace_id() {
+            return publish::rename(&self.inner, &self.publisher(account)?, repo, name);
+        }
+        self.transplant(account, repo, namespace, name)?;
+        Ok(())
     }
 
     /// Makes, moves or deletes a branch or tag, given by its full name.

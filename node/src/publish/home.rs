@@ -13,7 +13,7 @@ use super::{PublishError, Publisher};
 use crate::accounts;
 use crate::journal::Entry as JournalEntry;
 use crate::node::{Inner, now_s};
-use crate::repos::RepoError;
+use crate::repos::{RepoError, moved_key};
 use crate::store::{Batch, StoreError};
 
 /// The branch that new ones begin at, and whose card is the repository's.
@@ -72,6 +72,26 @@ pub(super) struct Move {
 }
 
 impl Target {
+    /// The same name in both namespaces of its account: on this node they go by one name.
+    pub(super) fn on_this_node(&self, node: &Inner) -> Vec<Self> {
+        let namespaces = match node.accounts.by_namespace(&self.namespace) {
+            Some(account) => [Some(account.namespace), account.private],
+            None => [Some(self.namespace), None],
+        };
+        let namespaces = namespaces.into_iter().flatten();
+        namespaces
+            .map(|namespace| Self {
+                namespace,
+                ..self.clone()
+            })
+            .collect()
+    }
+
+    /// What the journal calls its name.
+    pub(super) fn key(&self) -> String {
+        moved_key(&self.namespace, self.kind, &self.name)
+    }
+
     pub(super) fn full_name(&self) -> String {
         format!("{}/{}", NamespaceName::Hash(self.namespace), self.name)
     }
@@ -280,6 +300,13 @@ pub(super) fn rename(
     target: &Target,
     leads_to: Option<NamesTarget>,
 ) -> Result<Record, PublishError> {
+    if leads_to.is_some() {
+        for old in target.on_this_node(node) {
+            if node.repos.leads_away(&old.key()).0 {
+                lead_away(node, &old, None)?;
+            }
+        }
+    }
     let folded = target.name.folded();
     let link = node
         .repos
@@ -298,6 +325,29 @@ pub(super) fn rename(
         }),
         &node.keys.node,
     )
+}
+
+/// Says what a name leads to on this node from which a repository goes to another account's namespace; nothing
+/// where another one takes it. The caller holds the turn.
+pub(super) fn lead_away(
+    node: &Inner,
+    old: &Target,
+    new: Option<&Target>,
+) -> Result<(), PublishError> {
+    let leads_to = new.map(|new| {
+        // By the plain name it is found in either namespace of the account.
+        let account = node.accounts.by_namespace(&new.namespace);
+        account.map_or_else(
+            || new.full_name(),
+            |account| format!("{}/{}", account.name, new.name),
+        )
+    });
+    node.journal.append(JournalEntry::Alias {
+        name: old.key(),
+        target: leads_to.clone(),
+    })?;
+    node.repos.lead_away([(old.key(), leads_to)]);
+    Ok(())
 }
 
 /// Whether a head was signed that is not in the log.

@@ -16,6 +16,9 @@ use super::{PublishError, Publisher, new_reference, turn};
 use crate::node::Inner;
 use crate::repos::Repo;
 
+/// Names of one node from which repositories went to another account's namespace; further ones stay.
+const MOVED_MAX: usize = 100_000;
+
 /// A setting of a head: the repository was deleted, and is not to be shown.
 pub(crate) const DELETED: &str = "deleted";
 /// A setting of a head: the id that the repository had before it was shown or hidden.
@@ -76,7 +79,7 @@ pub(crate) fn create(
 
     let _turn = turn(node);
     home::settle(node)?;
-    must_be_free(node, &target, None)?;
+    must_be_free(node, &target, &[])?;
     let current = home::Current::default();
     let head = NewHead {
         reference: default_ref(),
@@ -93,19 +96,12 @@ pub(crate) fn create(
 
 /// Refuses a name that another repository has, in this namespace or the other one of its account: on this node
 /// both go by one name. A name that only leads to another one is free, and so is that of a deleted one.
-fn must_be_free(
-    node: &Inner,
-    target: &Target,
-    but: Option<&RepositoryId>,
-) -> Result<(), PublishError> {
-    let account = node.accounts.by_namespace(&target.namespace);
-    let namespaces = match account {
-        Some(account) => [Some(account.namespace), account.private],
-        None => [Some(target.namespace), None],
-    };
-    for namespace in namespaces.into_iter().flatten() {
-        let found = node.repos.find_in(&namespace, target.kind, &target.name);
-        if found.is_some_and(|repo| but != Some(&repo.id())) {
+fn must_be_free(node: &Inner, target: &Target, but: &[RepositoryId]) -> Result<(), PublishError> {
+    for other in target.on_this_node(node) {
+        let found = node
+            .repos
+            .find_in(&other.namespace, other.kind, &other.name);
+        if found.is_some_and(|repo| !but.contains(&repo.id())) {
             return Err(PublishError::Exists(target.full_name()));
         }
     }
@@ -150,14 +146,15 @@ fn remove(
     Ok(node.take_records(node.store.batch(), &[released])?)
 }
 
-/// Moves a repository to the other namespace of its account: it is made there with the same name and refs, and
-/// deleted here, while nobody else publishes. What an earlier try left is completed; `on_made` is told the new
-/// id before the old one goes.
+/// Moves a repository to another namespace, of its account or of another one: it is made there with the same
+/// refs, and deleted here, while nobody else publishes. What an earlier try left is completed; `on_made` is told
+/// the new id before the old one goes.
 pub(crate) fn transplant(
     node: &Inner,
     publisher: &Publisher,
     repo: &Repo,
     namespace: NamespaceId,
+    name: &RepoName,
     on_made: impl FnOnce(&RepositoryId) -> Result<(), PublishError>,
 ) -> Result<RepositoryId, PublishError> {
     let _lease = node.store.lease();
@@ -166,20 +163,29 @@ pub(crate) fn transplant(
     let (source, from) = stands(node, repo)?;
     let target = Target {
         namespace,
+        name: name.clone(),
         ..source.clone()
     };
     home::must_be_home(node, &target)?;
+    let owner = |namespace| node.accounts.by_namespace(namespace).map(|owner| owner.id);
+    let goes_away = owner(&source.namespace) != owner(&namespace);
+    if goes_away {
+        must_be_room(node, &source)?;
+    }
     let id = loop {
         let mut current = home::current(node, &target)?;
         let settings = current.settings();
         let is_hidden = settings.get(DELETED).is_some();
         let is_ours =
             matches!(settings.get(FROM), Some(Value::Text(id)) if *id == repo.id().to_hex());
-        if !is_ours && is_hidden {
+        // One that was deleted, or that a crash left without its first head, is in nobody's way.
+        if !is_ours && (is_hidden || current.head.is_none()) {
             current = Current::default();
         } else if !is_ours && current.repository.is_some() {
             return Err(PublishError::Exists(target.full_name()));
         }
+        let own: Vec<RepositoryId> = current.repository.into_iter().collect();
+        must_be_free(node, &target, &[&own[..], &[repo.id()]].concat())?;
         let differs =
             |(name, new): &(&RefName, &RefTarget)| current.refs.0.get(*name) != Some(*new);
         let all: Vec<Move> = from
@@ -196,7 +202,7 @@ pub(crate) fn transplant(
             break id;
         }
         let mut settings = Object::new();
-        settings.set(NAME, repo.name().as_str());
+        settings.set(NAME, name.as_str());
         settings.set(FROM, repo.id().to_hex());
         // Shown with its last head, all refs at once.
         if all.len() > CHANGES_MAX {
@@ -210,13 +216,17 @@ pub(crate) fn transplant(
         let batch = node.store.batch();
         home::sign(node, publisher, &target, &current, moves, batch)?;
     };
-    lead_on(node, &source, &target)?;
     on_made(&id)?;
+    if goes_away {
+        home::lead_away(node, &source, Some(&target))?;
+    } else {
+        lead_on(node, &source, &target)?;
+    }
     remove(node, publisher, &source, from)?;
     // What it was before is nobody's business; needed no more.
     let current = home::current(node, &target)?;
     let mut settings = Object::new();
-    settings.set(NAME, repo.name().as_str());
+    settings.set(NAME, name.as_str());
     let moves = Moves {
         settings: Some(settings),
         ..Moves::default()
@@ -230,6 +240,17 @@ pub(crate) fn transplant(
         node.store.batch(),
     )?;
     Ok(id)
+}
+
+/// Refuses where too many names lead to other namespaces.
+fn must_be_room(node: &Inner, source: &Target) -> Result<(), PublishError> {
+    let (is_one, count) = node.repos.leads_away(&source.key());
+    if is_one || count < MOVED_MAX {
+        return Ok(());
+    }
+    Err(PublishError::Invalid(format!(
+        "{MOVED_MAX} repositories went from their namespaces on this node, as many as may: duplicate it"
+    )))
 }
 
 /// Makes a repository that begins where another one stands: the same refs, history and files.
@@ -249,7 +270,7 @@ pub(crate) fn duplicate(
         name: name.clone(),
     };
     home::must_be_home(node, &target)?;
-    must_be_free(node, &target, None)?;
+    must_be_free(node, &target, &[])?;
     let now = node.repos.get(&repo.id()).unwrap_or_else(|| repo.clone());
     let all: Vec<(&RefName, &RefTarget)> = now.refs_blob()?.0.iter().collect();
     let card = node.repos.ledger(|ledger| {
@@ -326,7 +347,7 @@ pub(crate) fn rename(
     };
     let folded = new.name.folded();
     let same = folded == target.name.folded();
-    must_be_free(node, &new, Some(&repo.id()))?;
+    must_be_free(node, &new, &[repo.id()])?;
     if !same {
         let first = home::rename(node, &new, Some(NamesTarget::Repository(repo.id())))?;
         let second = home::rename(node, &target, Some(NamesTarget::Redirect(folded)))?;
