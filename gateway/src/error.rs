@@ -228,6 +228,17 @@ impl ApiError {
         }
     }
 
+    /// An account that nothing can be signed for.
+    fn without_keys(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            source: Some(source.into()),
+            ..Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The account's keys can't be read on its node: whoever runs it finds the reason in its log",
+            )
+        }
+    }
+
     /// A commit that a digest of its files proves wrong; it stays so.
     fn commit_invalid(message: String) -> Self {
         Self::new(StatusCode::GONE, message).code(COMMIT_INVALID)
@@ -304,6 +315,7 @@ impl From<PublishError> for ApiError {
                 Self::conflict(text)
             }
             PublishError::Restored => Self::new(StatusCode::SERVICE_UNAVAILABLE, text),
+            PublishError::Keys(error) => Self::without_keys(error),
             PublishError::Elsewhere(_) | PublishError::Foreign(..) => Self::elsewhere(),
             PublishError::Repo(error) => error.into(),
             PublishError::Store(error) => error.into(),
@@ -350,6 +362,7 @@ impl From<AccountError> for ApiError {
             }
             AccountError::Store(error) => error.into(),
             AccountError::Record(error) => error.into(),
+            AccountError::Keys(error) => Self::without_keys(error),
             error => Self::internal(error),
         }
     }

@@ -58,35 +58,35 @@ fn read_or_make(path: &Path, may_make: bool) -> Result<[u8; 32], SpawnError> {
         path: path.to_owned(),
         reason,
     };
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_make => {
-            let mut seed = [0; 32];
-            getrandom::fill(&mut seed)
-                .map_err(|error| refuse(format!("no randomness from the system: {error}")))?;
-            write_durably(
-                path,
-                format!("{PREFIX}{}\n", HEXLOWER.encode(&seed)).as_bytes(),
-                0o600,
-            )?;
-            return Ok(seed);
-        }
-        Err(error) => return Err(refuse(format!("cannot be read: {error}"))),
-    };
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(refuse(format!(
-            "others may read or change it (mode {mode:03o})"
-        )));
+    if may_make && !path.exists() {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)
+            .map_err(|error| refuse(format!("no randomness from the system: {error}")))?;
+        write_durably(
+            path,
+            format!("{PREFIX}{}\n", HEXLOWER.encode(&seed)).as_bytes(),
+            0o600,
+        )?;
+        return Ok(seed);
     }
-    if metadata.len() > 1024 {
-        return Err(refuse("is too large to be a key".to_owned()));
-    }
-    let text =
-        fs::read_to_string(path).map_err(|error| refuse(format!("cannot be read: {error}")))?;
-    text.trim_end()
+    read_guarded(path)
+        .map_err(refuse)?
         .strip_prefix(PREFIX)
         .and_then(|hex| HEXLOWER.decode(hex.as_bytes()).ok())
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| refuse(format!("is not `{PREFIX}` and 64 hex digits")))
+}
+
+/// The line of a key file that its owner alone may read or change; else why not.
+pub(crate) fn read_guarded(path: &Path) -> Result<String, String> {
+    let metadata = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!("others may read or change it (mode {mode:03o})"));
+    }
+    if metadata.len() > 1024 {
+        return Err("is too large to be a key".to_owned());
+    }
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
+    Ok(text.trim_end().to_owned())
 }

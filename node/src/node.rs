@@ -254,6 +254,7 @@ impl Node {
         publish::finish_signed(&inner, &local.signed)
             .map_err(|error| SpawnError::Unfinished(Box::new(error)))?;
         inner.let_home_entitle()?;
+        inner.warn_of_lost_keys();
         // Only now may peers add to what the start found.
         if let Some(network) = &inner.config.network {
             let rooms = inner.rooms();
@@ -452,6 +453,16 @@ impl Inner {
         };
         let found = all.iter().find(has).or_else(|| all.first()).copied()?;
         (found == self.namespace || self.accounts.by_namespace(&found).is_some()).then_some(found)
+    }
+
+    /// Says at start which accounts can't publish. The others can, so that it is no reason not to start.
+    fn warn_of_lost_keys(&self) {
+        for account in self.accounts.all() {
+            if let Err(error) = self.sealed_keys.read(&account.id) {
+                let account = account.name;
+                tracing::warn!(%account, %error, "nothing can be published in this account's name: restore its key from a copy, or set its mode to 600");
+            }
+        }
     }
 
     /// An account as a publisher.

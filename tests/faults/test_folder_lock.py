@@ -14,6 +14,7 @@ import pytest
 
 from cairn import Cairn, wait_for
 from folders import MIB, Ledger, assert_published, fingerprint, renew, sample
+from hub import Hub, Refused, account, inline
 
 
 def listing(data) -> dict:
@@ -122,16 +123,22 @@ def test_a_format_file_that_is_none_is_refused(cairn, folder, rng, content):
 
 
 def key_files(cairn) -> list:
-    found = [path for path in (cairn.data / "keys").rglob("*") if path.is_file()]
+    """The node's own: without them it is no node."""
+    found = [path for path in (cairn.data / "keys").iterdir() if path.is_file()]
     assert len(found) >= 2, "a node key and a namespace root key"
     return found
 
 
+def account_keys(cairn) -> list:
+    return list((cairn.data / "keys" / "accounts").iterdir())
+
+
 def test_keys_are_made_for_their_owner_only(cairn):
     cairn.up()
-    for path in key_files(cairn):
+    assert account_keys(cairn), "the owner's"
+    for path in key_files(cairn) + account_keys(cairn):
         assert path.stat().st_mode & 0o777 == 0o600, path
-    assert (cairn.data / "keys").stat().st_mode & 0o077 == 0
+        assert path.parent.stat().st_mode & 0o077 == 0, path.parent
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602, 0o666])
@@ -163,6 +170,48 @@ def test_damaged_keys_are_refused_and_never_replaced(cairn, harm):
         path.chmod(0o600)
     cairn.up()
     assert cairn.json("status")["namespace"] == namespace
+
+
+@pytest.mark.parametrize("harm", ["short", "another's", "gone", "readable"])
+def test_an_account_without_its_key_does_not_take_the_node_along(cairn, harm):
+    """It can't publish, and hears why; others can; with its file from a copy it can again."""
+    cairn.up()
+    ada, bob = account(cairn, "ada"), account(cairn, "bob")
+    repos = {who: Hub(cairn.gateway, who).create("model") for who in (ada, bob)}
+    assert cairn.stop() == 0
+
+    def publishes(who) -> bool:
+        try:
+            Hub(cairn.gateway, who).commit(repos[who], [inline(f"{time.time_ns()}.txt", b"x")])
+        except Refused as refused:
+            assert refused.status == 500 and b"keys" in refused.answer.body, refused
+            assert os.fsencode(cairn.data) not in refused.answer.body
+            return False
+        return True
+
+    whole = {path: path.read_bytes() for path in account_keys(cairn)}
+    broken = 0
+    for path, content in whole.items():
+        other = next(text for at, text in whole.items() if at != path)
+        match harm:
+            case "short":
+                path.write_bytes(content[:-5])
+            case "another's":
+                path.write_bytes(other)
+            case "gone":
+                path.unlink()
+            case "readable":
+                path.chmod(0o640)
+        cairn.up()
+        assert path.name in cairn.logged(), cairn.logged()
+        broken += [publishes(ada), publishes(bob)].count(False)
+        assert cairn.stop() == 0
+        path.write_bytes(content)
+        path.chmod(0o600)
+    assert len(whole) == 3 and broken == 2, "the owner's, and those of two that publish"
+    cairn.up()
+    assert publishes(ada) and publishes(bob)
+    assert "keys" not in cairn.logged()
 
 
 def test_stale_socket_and_lock_after_a_kill_are_no_obstacle(cairn, folder, rng):

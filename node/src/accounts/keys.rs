@@ -16,6 +16,7 @@ use data_encoding::HEXLOWER;
 use super::AccountId;
 use crate::SpawnError;
 use crate::folder::write_durably;
+use crate::keys::read_guarded;
 
 const PREFIX: &str = "cairn-sealed-1:";
 const NONCE_BYTES: usize = 24;
@@ -110,10 +111,8 @@ impl SealedKeys {
             path: path.clone(),
             reason,
         };
-        let text = fs::read_to_string(&path)
-            .map_err(|error| refuse(format!("cannot be read: {error}")))?;
-        let bytes = text
-            .trim_end()
+        let bytes = read_guarded(&path)
+            .map_err(refuse)?
             .strip_prefix(PREFIX)
             .and_then(|hex| HEXLOWER.decode(hex.as_bytes()).ok())
             .filter(|bytes| bytes.len() > NONCE_BYTES)
