@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 use crate::client::Client;
 use crate::hub::{Asker, Hub};
 
-/// Paths of every route that takes a body, and of some that don't.
+/// Paths of every route that takes a body, and of others.
 const PATHS: &[&str] = &[
     "/api/repos/create",
     "/api/repos/delete",
@@ -27,6 +27,21 @@ const PATHS: &[&str] = &[
     "/api/models/owner/public/super-squash/dev",
     "/api/models/owner/public/paths-info/main",
     "/api/models/owner/public/tree/main",
+    "/api/models/owner/public/treesize/main",
+    "/api/models/owner/public/refs",
+    "/api/models/owner/public/commits/main",
+    "/api/models/owner/public/compare/dev..main",
+    "/api/models/owner/public/compare/dev...main",
+    "/api/models/owner/public/auth-check/write",
+    "/api/models/owner/public/duplicate",
+    "/api/models/owner/public/lfs-files/duplicate",
+    "/api/models/owner/private",
+    "/api/models/owner/private/commit/main",
+    "/api/models/owner/private/compare/main..main",
+    "/api/datasets/owner/rows/commit/main",
+    "/api/datasets/owner/rows/settings",
+    "/api/spaces/owner/public",
+    "/api/quicksearch",
     "/api/models/owner/public/xet-write-token/main",
     "/api/models/owner/public/xet-read-token/main",
     "/owner/public.git/info/lfs/objects/batch",
@@ -85,6 +100,10 @@ fn json() -> impl Strategy<Value = String> {
             "parentCommit",
             "algo",
             "oldPath",
+            "srcRevision",
+            "repository",
+            "target",
+            "sha256",
         ][..],
     );
     let leaf = prop_oneof![

@@ -263,6 +263,65 @@ async fn namespaces_and_accounts_are_for_whom_they_should_be() {
     }
 }
 
+/// What makes or ends a repository: each is done once, by whoever may, after all who may not were refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_and_deletions_are_for_whom_they_should_be() {
+    let hub = Hub::start().await;
+    for name in ["public", "private"] {
+        let is_private = name == "private";
+        // Who may read may have a copy of their own, with a token that writes.
+        let path = format!("/api/models/owner/{name}/duplicate");
+        let lost = format!("/api/models/owner/{name}/lfs-files/duplicate");
+        for asker in Asker::ALL {
+            let mine = match asker {
+                Asker::Admin => "boss",
+                Asker::Owner => "owner",
+                Asker::Outsider => "outsider",
+                Asker::Reader => "reader",
+                Asker::Writer | Asker::WriterReading => "writer",
+                Asker::Anonymous => "nobody",
+            };
+            let body = format!(r#"{{"repository":"{mine}/copy-of-{name}"}}"#);
+            let files = format!(r#"{{"target":{{"name":"owner/{name}"}},"files":[]}}"#);
+            let answer = hub.ask(asker, "POST", &path, &body).await;
+            let what = format!("{asker:?} {name}: {}", answer.text());
+            let expected = match asker {
+                Asker::Anonymous => 401,
+                Asker::Outsider if is_private => 404,
+                Asker::WriterReading => 403,
+                _ => 200,
+            };
+            assert_eq!(answer.status, expected, "{what}");
+            let answer = hub.ask(asker, "POST", &lost, &files).await;
+            let what = format!("files {asker:?} {name}: {}", answer.text());
+            let expected = match asker {
+                Asker::Anonymous => 401,
+                Asker::Outsider if is_private => 404,
+                Asker::Outsider | Asker::Reader | Asker::WriterReading => 403,
+                _ => 200,
+            };
+            assert_eq!(answer.status, expected, "{what}");
+        }
+        let copy = format!("/api/models/reader/copy-of-{name}");
+        let seen = hub.ask(Asker::Outsider, "GET", &copy, "").await;
+        assert_eq!(seen.status, if is_private { 404 } else { 200 });
+
+        let body = format!(r#"{{"name":"owner/{name}"}}"#);
+        for asker in Asker::ALL {
+            let answer = hub.ask(asker, "DELETE", "/api/repos/delete", &body).await;
+            let what = format!("{asker:?} deletes {name}: {}", answer.text());
+            let expected = match asker {
+                Asker::Anonymous => 401,
+                Asker::Outsider if is_private => 404,
+                Asker::Admin => 404,
+                Asker::Owner => 200,
+                _ => 403,
+            };
+            assert_eq!(answer.status, expected, "{what}");
+        }
+    }
+}
+
 /// A content that somebody sent, or has in a private repository, is nobody else's for its hash alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hash_is_not_a_capability() {
