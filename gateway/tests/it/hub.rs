@@ -102,7 +102,19 @@ impl Hub {
     }
 
     pub(crate) async fn ask(&self, asker: Asker, method: &str, path: &str, body: &str) -> Answer {
-        let authorization = match self.token(asker) {
+        let token = self.token(asker);
+        self.ask_as(token, method, path, body.as_bytes()).await
+    }
+
+    /// Asks with a token of any kind.
+    pub(crate) async fn ask_as(
+        &self,
+        token: Option<&str>,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Answer {
+        let authorization = match token {
             Some(token) => format!("Authorization: Bearer {token}\r\n"),
             None => String::new(),
         };
@@ -113,7 +125,7 @@ impl Hub {
         );
         client.send(&head).await;
         // An answer may come before the body was read.
-        drop(client.try_send(body).await);
+        drop(client.try_send_bytes(body).await);
         let answer = client.answer(method != "HEAD").await;
         answer.unwrap_or_else(|| panic!("no answer to {method} {path}"))
     }

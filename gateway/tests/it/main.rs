@@ -11,3 +11,4 @@ mod remote;
 mod server;
 mod shutdown;
 mod who_may;
+mod xet;
