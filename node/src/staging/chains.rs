@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::store::Running;
 
-/// Files at a time; further ones are read once all their parts are here.
+/// Files that nobody writes to at the moment; beyond them one is let go of for each that begins.
 const CHAINS_MAX: usize = 1_024;
 
 /// By the folder of a file's parts.
@@ -36,8 +36,12 @@ impl Chains {
     pub(super) fn begin(&self, folder: &Path, part: &Range<u64>) -> Option<Running> {
         let mut all = self.all.lock();
         if !all.contains_key(folder) {
-            if all.len() >= CHAINS_MAX {
-                return None;
+            // One that is written to stays, since another writer has to be told of this one.
+            if all.len() >= CHAINS_MAX
+                && let Some(idle) = all.iter().find(|(_, chain)| chain.writing.is_empty())
+            {
+                let idle = idle.0.clone();
+                all.remove(&idle);
             }
             // What came before this process is not in it.
             let chain = Chain {
@@ -73,6 +77,10 @@ impl Chains {
         if running.is_some() {
             chain.running = running;
         }
+        // The file will be read anyway.
+        if chain.writing.is_empty() && (chain.is_void || chain.running.is_none()) {
+            all.remove(folder);
+        }
     }
 
     /// Lets go of a file; its hashes as far as they go, if they are to be trusted.
@@ -84,11 +92,13 @@ impl Chains {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     use cairn_protocol::hash::{Blake3, Sha256};
     use proptest::prelude::*;
 
+    use super::{CHAINS_MAX, Chains};
     use crate::accounts::AccountId;
     use crate::staging::parts::{Part, Parts};
     use crate::store::Running;
@@ -126,6 +136,41 @@ mod tests {
         (0..COUNT).for_each(|number| put(&parts, number, 7));
         let (running, bytes) = taken(&parts);
         assert_eq!(running.unwrap().blake3(), Blake3::of(&bytes));
+    }
+
+    /// However many others there are, whoever writes is known: else two could write one part unseen.
+    #[test]
+    fn a_writer_is_known_among_any_number_of_files() {
+        let chains = Chains::default();
+        let folder = |number: usize| PathBuf::from(number.to_string());
+        let part = 0..3;
+        let mut writers = Vec::new();
+        for number in 0..CHAINS_MAX + 10 {
+            writers.push(chains.begin(&folder(number), &part));
+        }
+        let late = folder(CHAINS_MAX + 5);
+        assert!(chains.begin(&late, &part).is_none());
+        chains.end(&late, &part, None);
+        // The first writer is done, or not; another part goes on where it stopped, and may be wrong.
+        assert!(chains.begin(&late, &(3..6)).is_none());
+        assert!(chains.take(&late).is_none());
+        for (number, running) in writers.into_iter().enumerate() {
+            chains.end(&folder(number), &part, running);
+        }
+        (0..CHAINS_MAX).for_each(|number| drop(chains.begin(&folder(number + 10_000), &part)));
+        assert!(chains.all.lock().len() <= CHAINS_MAX + 10);
+    }
+
+    /// What failed is of no use, and takes no place.
+    #[test]
+    fn a_file_whose_writer_failed_is_let_go_of() {
+        let chains = Chains::default();
+        for number in 0..CHAINS_MAX {
+            let folder = PathBuf::from(number.to_string());
+            assert!(chains.begin(&folder, &(0..3)).is_some());
+            chains.end(&folder, &(0..3), None);
+        }
+        assert!(chains.all.lock().is_empty());
     }
 
     proptest! {
