@@ -24,7 +24,7 @@ use cairn_protocol::hash::{NamespaceId, RecordId, RepositoryId};
 use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
 use cairn_protocol::record::{Body, NamesTarget, Record};
 
-pub use self::changes::{Change, Side, Text};
+pub use self::changes::{Bounds, Change, Changes, Side, Text};
 pub(crate) use self::commit::attributes;
 pub use self::commit::{Commit, CommitInfo, Entry, EntryKind, FileEntry};
 pub use self::reach::Reach;

@@ -900,3 +900,16 @@ impl View {
         }
     }
 }
+
+/// A store with its defaults, on the real disk.
+#[cfg(test)]
+pub(crate) fn open_store(dir: &Path) -> Store {
+    let options = StoreOptions::default();
+    Store::open(
+        Arc::new(crate::files::RealFiles),
+        dir,
+        &options,
+        &mut |_| {},
+    )
+    .unwrap()
+}

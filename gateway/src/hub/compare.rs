@@ -8,7 +8,7 @@ mod hunks;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use cairn_node::repos::{Change, Repo, Side, Text};
+use cairn_node::repos::{Bounds, Change, Repo, Side, Text};
 use cairn_protocol::hash::GitOid;
 
 use super::files::{Files, Reach};
@@ -51,7 +51,11 @@ pub(super) fn revisions(
         let none = || ApiError::bad_request(format!("{old} and {new} have no commit in common"));
         first = first.merge_base(&second)?.ok_or_else(none)?;
     }
-    let changes = first.changes(&second, FILES_MAX + 1)?;
+    let bounds = Bounds {
+        files: FILES_MAX + 1,
+        until: begin + TIME_MAX,
+    };
+    let changes = first.changes(&second, &bounds)?;
     let files = |commit| {
         Files::new(
             gateway.node(),
@@ -63,22 +67,26 @@ pub(super) fn revisions(
     };
     let mut sides = (files(&first), files(&second));
     let mut answer = String::new();
-    for (count, change) in changes.iter().enumerate() {
-        let cut = if count >= FILES_MAX {
-            format!("more than {FILES_MAX} files differ")
+    let late = || format!("it took longer than {} seconds", TIME_MAX.as_secs());
+    let mut cut = None;
+    for (count, change) in changes.files.iter().enumerate() {
+        if count >= FILES_MAX {
+            cut = Some(format!("more than {FILES_MAX} files differ"));
         } else if begin.elapsed() > TIME_MAX {
-            format!("it took longer than {} seconds", TIME_MAX.as_secs())
+            cut = Some(late());
         } else {
             let shown = show(change, &mut sides.0, &mut sides.1)?;
             if answer.len() + shown.len() <= ANSWER_BYTES_MAX {
                 answer.push_str(&shown);
                 continue;
             }
-            format!("it is larger than {ANSWER_BYTES_MAX} bytes")
-        };
+            cut = Some(format!("it is larger than {ANSWER_BYTES_MAX} bytes"));
+        }
+        break;
+    }
+    if let Some(cut) = cut.or_else(|| changes.is_late.then(late)) {
         // Writing to a String can't fail.
         let _ = writeln!(answer, "The answer is cut here: {cut}");
-        break;
     }
     Ok(Reply::text(answer))
 }

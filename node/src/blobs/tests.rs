@@ -12,7 +12,6 @@ mod stock;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::serve::MayRead;
 use super::{Blobs, BlobsConfig, Piece, TransferError};
-use crate::files::RealFiles;
-use crate::store::{Store, StoreOptions};
+use crate::store::{Store, open_store};
 
 /// No step of a test takes as long.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -59,16 +57,6 @@ pub(super) fn config() -> BlobsConfig {
 
 pub(super) fn everything() -> MayRead {
     Arc::new(|_, _| true)
-}
-
-pub(super) fn open_store(dir: &Path) -> Store {
-    Store::open(
-        Arc::new(RealFiles),
-        dir,
-        &StoreOptions::default(),
-        &mut |_| {},
-    )
-    .unwrap()
 }
 
 impl Node {

@@ -11,7 +11,6 @@ mod reading;
 use std::collections::BTreeMap;
 use std::io::{Seek as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +25,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Arriving, FetchError, Fetcher, Wanted};
 use crate::blobs::{Blobs, BlobsConfig};
 use crate::cache::Cache;
-use crate::files::RealFiles;
 use crate::repos::Repos;
-use crate::store::{Content, Digests, Store, StoreOptions};
+use crate::store::{Content, Digests, Store, open_store};
 use crate::swarm::{Swarm, SwarmConfig};
 
 /// Time that anything expected has to happen.
@@ -50,16 +48,6 @@ impl Drop for Peer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
-}
-
-fn open_store(folder: &Path) -> Store {
-    Store::open(
-        Arc::new(RealFiles),
-        folder,
-        &StoreOptions::default(),
-        &mut |_| {},
-    )
-    .unwrap()
 }
 
 /// A node that may send so many bytes a second.

@@ -2,11 +2,14 @@
 //!
 //! Both are walked side by side; folders of one id are passed over, so that the cost is that of what differs.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use cairn_protocol::hash::{Blake3, GitOid};
 use cairn_protocol::manifest::{EntryKind, Manifest, ManifestEntry};
 
 use super::commit::{FileEntry, file};
+use super::reader::too_deep;
 use super::{Reader, RepoError};
 
 /// A file that differs between two trees: other bytes, another mode, or only in one of them. One that becomes
@@ -43,26 +46,44 @@ pub enum Text {
     Unknown,
 }
 
-/// The files that differ between two root manifests, in git's order, at most `limit`.
+/// The files that differ between two root manifests, in git's order, as far as `bounds` let one look.
 pub(super) fn between(
     reader: &Reader,
     old: &Blake3,
     new: &Blake3,
-    limit: usize,
-) -> Result<Vec<Change>, RepoError> {
+    bounds: &Bounds,
+) -> Result<Changes, RepoError> {
     let mut walk = Walk {
         reader,
-        limit,
-        found: Vec::new(),
+        bounds,
+        found: Changes::default(),
     };
-    walk.folder(&[], Some(old), Some(new))?;
+    walk.folder(&[], Some(old), Some(new), 0)?;
     Ok(walk.found)
+}
+
+/// How far is looked. Few manifests can stand for any number of folders, with nothing in them.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Files that differ.
+    pub files: usize,
+    /// When to stop.
+    pub until: Instant,
+}
+
+/// What differs.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Files, in git's order.
+    pub files: Vec<Change>,
+    /// It took too long: more may differ.
+    pub is_late: bool,
 }
 
 struct Walk<'a> {
     reader: &'a Reader,
-    limit: usize,
-    found: Vec<Change>,
+    bounds: &'a Bounds,
+    found: Changes,
 }
 
 impl Walk<'_> {
@@ -71,13 +92,21 @@ impl Walk<'_> {
         prefix: &[u8],
         old: Option<&Blake3>,
         new: Option<&Blake3>,
+        depth: usize,
     ) -> Result<(), RepoError> {
+        if let Some(either) = old.or(new) {
+            too_deep(depth, either)?;
+        }
         let read = |hash: Option<&Blake3>| hash.map(|hash| self.reader.manifest(hash)).transpose();
         let (old, new) = (read(old)?, read(new)?);
         let entries = |manifest| Option::map_or(manifest, &[][..], |it: &Manifest| &it.entries);
         let mut olds = entries(old.as_deref()).iter().peekable();
         let mut news = entries(new.as_deref()).iter().peekable();
-        while self.found.len() < self.limit {
+        while self.found.files.len() < self.bounds.files {
+            self.found.is_late |= Instant::now() > self.bounds.until;
+            if self.found.is_late {
+                break;
+            }
             let (old, new) = match (olds.peek(), news.peek()) {
                 (None, None) => break,
                 (Some(old), Some(new)) => {
@@ -88,7 +117,7 @@ impl Walk<'_> {
             };
             let old = old.then(|| olds.next()).flatten();
             let new = new.then(|| news.next()).flatten();
-            self.entry(prefix, old, new)?;
+            self.entry(prefix, old, new, depth)?;
         }
         Ok(())
     }
@@ -99,6 +128,7 @@ impl Walk<'_> {
         prefix: &[u8],
         old: Option<&ManifestEntry>,
         new: Option<&ManifestEntry>,
+        depth: usize,
     ) -> Result<(), RepoError> {
         let same = |(old, new): (&ManifestEntry, &ManifestEntry)| {
             (old.mode, old.oid) == (new.mode, new.oid)
@@ -110,7 +140,7 @@ impl Walk<'_> {
         if either.kind == EntryKind::Directory {
             path.push(b'/');
             let below = |entry: Option<&ManifestEntry>| entry.and_then(|entry| entry.manifest);
-            return self.folder(&path, below(old).as_ref(), below(new).as_ref());
+            return self.folder(&path, below(old).as_ref(), below(new).as_ref(), depth + 1);
         }
         let side = |entry: Option<&ManifestEntry>| entry.map(|it| self.side(it)).transpose();
         match (side(old)?, side(new)?) {
@@ -125,7 +155,7 @@ impl Walk<'_> {
     }
 
     fn push(&mut self, path: Vec<u8>, old: Option<Side>, new: Option<Side>) {
-        self.found.push(Change { path, old, new });
+        self.found.files.push(Change { path, old, new });
     }
 
     fn side(&self, entry: &ManifestEntry) -> Result<Side, RepoError> {

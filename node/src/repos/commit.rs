@@ -1,6 +1,6 @@
 //! One commit: its fields, its tree, its ancestors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,8 +14,9 @@ use cairn_protocol::path::RepoPath;
 use cairn_protocol::pointer::Pointer;
 use cairn_protocol::xet::XetHash;
 
-use super::changes::{self, Change};
+use super::changes::{self, Bounds, Changes};
 use super::reader::damaged;
+use super::reader::too_deep;
 use super::repo::Repo;
 use super::{Reader, RepoError};
 use crate::store::StoreError;
@@ -174,7 +175,11 @@ impl Commit {
             return Ok(None);
         }
         let mut folders = vec![(String::new(), self.root()?)];
+        let mut seen = HashSet::new();
         while let Some((prefix, folder)) = folders.pop() {
+            if !seen.insert(folder) {
+                continue;
+            }
             for entry in &reader.manifest(&folder)?.entries {
                 let path = format!("{prefix}{}", String::from_utf8_lossy(&entry.name));
                 if let Some(claim) = claims.iter().find(|claim| claim.is_made_by(entry)) {
@@ -243,19 +248,20 @@ impl Commit {
         };
         let after = after.and_then(|path| path.strip_prefix(prefix.as_str()));
         let mut found = Vec::new();
-        self.list(&start, &prefix, recursive, after, limit, &mut found)?;
+        let page = Page { recursive, limit };
+        self.list((&start, 0), &prefix, after, page, &mut found)?;
         Ok(found)
     }
 
     fn list(
         &self,
-        folder: &Blake3,
+        (folder, depth): (&Blake3, usize),
         prefix: &str,
-        recursive: bool,
         after: Option<&str>,
-        limit: usize,
+        page: Page,
         found: &mut Vec<Entry>,
     ) -> Result<(), RepoError> {
+        too_deep(depth, folder)?;
         let manifest = self.inner.reader.manifest(folder)?;
         let (first, mut rest) = match after {
             Some(after) => {
@@ -275,7 +281,7 @@ impl Commit {
             None => (0, None),
         };
         for entry in &manifest.entries[first..] {
-            if found.len() >= limit {
+            if found.len() >= page.limit {
                 return Ok(());
             }
             let Ok(name) = std::str::from_utf8(&entry.name) else {
@@ -288,10 +294,10 @@ impl Commit {
                 found.extend(shown(path.clone(), entry));
             }
             if let (true, ManifestKind::Directory, Some(below)) =
-                (recursive, entry.kind, &entry.manifest)
+                (page.recursive, entry.kind, &entry.manifest)
             {
-                let after = resumed.flatten();
-                self.list(below, &format!("{path}/"), recursive, after, limit, found)?;
+                let (after, below) = (resumed.flatten(), (below, depth + 1));
+                self.list(below, &format!("{path}/"), after, page, found)?;
             }
         }
         Ok(())
@@ -313,10 +319,9 @@ impl Commit {
         Ok(history.count(index))
     }
 
-    /// The files that differ between this commit and another one of its repository, in git's order, at most
-    /// `limit`.
-    pub fn changes(&self, new: &Self, limit: usize) -> Result<Vec<Change>, RepoError> {
-        changes::between(&self.inner.reader, &self.root()?, &new.root()?, limit)
+    /// The files that differ between this commit and another one of its repository, in git's order.
+    pub fn changes(&self, new: &Self, bounds: &Bounds) -> Result<Changes, RepoError> {
+        changes::between(&self.inner.reader, &self.root()?, &new.root()?, bounds)
     }
 
     /// The newest commit that this one and another one of its repository both come from; one of them where
@@ -409,21 +414,7 @@ impl Commit {
 
     /// Number and bytes of all files below a folder.
     pub fn sums(&self, dir: &str) -> Result<(u64, u64), RepoError> {
-        let mut sums = (0, 0);
-        let mut folders = vec![self.folder(dir)?];
-        while let Some(folder) = folders.pop() {
-            for entry in &self.inner.reader.manifest(&folder)?.entries {
-                match (entry.kind, entry.manifest) {
-                    (ManifestKind::Directory, Some(below)) => folders.push(below),
-                    (ManifestKind::File | ManifestKind::Lfs, _) => {
-                        sums.0 += 1;
-                        sums.1 += entry.size.unwrap_or(0);
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(sums)
+        self.inner.reader.sums(&self.folder(dir)?)
     }
 
     pub(crate) fn root(&self) -> Result<Blake3, RepoError> {
@@ -477,6 +468,13 @@ fn read_info(reader: &Reader, entry: &CommitEntry) -> Result<CommitInfo, RepoErr
 }
 
 /// What readers are shown; links and gitlinks are in the tree, and are not checked out.
+/// How far one looks for entries.
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    recursive: bool,
+    limit: usize,
+}
+
 fn shown(path: String, entry: &ManifestEntry) -> Option<Entry> {
     let kind = match entry.kind {
         ManifestKind::Directory => EntryKind::Directory,

@@ -116,7 +116,7 @@ async fn a_full_disk_is_said_and_the_node_goes_on() {
         free: (16 * MIB).into(),
     });
     let folder = Arc::new(tempfile::tempdir().unwrap());
-    let options = StoreOptions::default();
+    let options = crate::store::StoreOptions::default();
     let files: Arc<dyn Files> = disk.clone();
     let store = Store::open(files, folder.path(), &options, &mut |_| {}).unwrap();
     let (source, sink) = (peer(1).await, on(2, None, folder, store).await);
