@@ -27,6 +27,7 @@ pub(crate) use self::guard::Guard;
 
 use self::copy::{copy_blob, copy_file, copy_folder, made_durably, sync};
 use crate::SpawnError;
+use crate::accounts::Account;
 use crate::control::Progress;
 use crate::files::RealFiles;
 use crate::folder::{FORMAT, Folder, write_durably};
@@ -132,6 +133,9 @@ struct Manifest {
     begun: u64,
     /// The node's own namespace.
     namespace: String,
+    /// What the journal said of accounts while the log was copied: else a private namespace that was made
+    /// meanwhile would be one of which nobody knows that it is private.
+    accounts: Vec<Entry>,
 }
 
 /// What was copied.
@@ -174,12 +178,13 @@ pub(crate) fn backup(
         Err(error) => return Err(error),
     };
     remove_states(to, before)?;
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format: FORMAT,
         release: env!("CARGO_PKG_VERSION").to_owned(),
         state: before + 1,
         begun: now_s(),
         namespace: node.namespace_name.clone(),
+        accounts: Vec::new(),
     };
     let mut report = BackupReport {
         begun: manifest.begun,
@@ -189,9 +194,13 @@ pub(crate) fn backup(
     made_durably(&state)?;
     // What the journal says is stored stays so until it is copied.
     let _lease = node.store.lease();
+    let accounts: HashSet<Account> = node.accounts.all().into_iter().collect();
     for name in FOLDERS {
         report.copied_bytes += copy_folder(&data.join(name), &state.join(name))?;
     }
+    let now = node.accounts.all().into_iter();
+    let since = now.filter(|account| !accounts.contains(account));
+    manifest.accounts = since.map(|account| Entry::from(&account)).collect();
     report.copied_bytes += copy_side_files(data, &state)?;
     sync(&state)?;
 
@@ -283,12 +292,16 @@ pub fn restore(
         }
     }
     drop(store);
+    let (journal, _) = Journal::open(Arc::new(RealFiles), &folder.journal())?;
+    for account in manifest.accounts {
+        journal.append(account)?;
+    }
     if !is_newest {
-        let (journal, _) = Journal::open(Arc::new(RealFiles), &folder.journal())?;
         journal.append(Entry::Restored {
             backup: manifest.begun,
         })?;
     }
+    drop(journal);
     sync(data)?;
     folder.begun()?;
     Ok(report)

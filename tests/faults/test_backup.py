@@ -101,6 +101,43 @@ def test_all_that_was_acknowledged_before_a_backup_is_in_it(node, folder, rng):
         again.close()
 
 
+def test_what_becomes_private_while_it_is_copied_stays_so(node, folder, rng):
+    """A live copy has no one instant: what it has of a private namespace comes with the word that it is private."""
+    # Something to copy, so that it takes a while.
+    ada = account(node, "ada")
+    hub = Hub(node.gateway, ada)
+    repo = hub.create("public")
+    for number in range(40):
+        hub.commit(repo, [inline(f"{number}.bin", rng.randbytes(700_000))])
+    people = [account(node, f"user-{number}") for number in range(60)]
+    made, stop = [], threading.Event()
+
+    def publish():
+        for who in people:
+            if stop.is_set():
+                return
+            other = Hub(node.gateway, who)
+            hidden = other.create("secret", private=True)
+            other.commit(hidden, [inline("s.txt", b"secret")])
+            made.append(hidden)
+
+    writer = threading.Thread(target=publish)
+    writer.start()
+    wait_for(lambda: made, 30, "the first one is private")
+    node.json("backup", folder / "backup")
+    count = len(made)
+    stop.set()
+    writer.join()
+    assert count > 1, "none was made meanwhile"
+    node.kill()
+    again = restored(folder, folder / "backup", "--newest")
+    try:
+        listed = again.gateway.listed("models")
+        assert listed == [f"{ada.namespace}/public"] or listed == ["ada/public"], listed
+    finally:
+        again.close()
+
+
 def test_a_restored_home_signs_only_once_it_has_caught_up(node, folder, rng):
     ada = account(node, "ada")
     hub = Hub(node.gateway, ada)

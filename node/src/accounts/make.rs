@@ -148,7 +148,7 @@ pub(crate) fn private_namespace(
     if account.private != Some(namespace) {
         account.private = Some(namespace);
         node.repos.name_account(&account);
-        say(node, &account_entry(&account))?;
+        say(node, &Entry::from(&account))?;
     }
     let known = node
         .repos
@@ -159,16 +159,18 @@ pub(crate) fn private_namespace(
     Ok(namespace)
 }
 
-fn account_entry(account: &Account) -> Entry {
-    Entry::Account {
-        account: account.id,
-        name: account.name.clone(),
-        admin: account.is_admin,
-        namespace: account.namespace,
-        private: account.private,
-        key: account.key,
-        disabled: account.is_disabled,
-        created: account.created,
+impl From<&Account> for Entry {
+    fn from(account: &Account) -> Self {
+        Self::Account {
+            account: account.id,
+            name: account.name.clone(),
+            admin: account.is_admin,
+            namespace: account.namespace,
+            private: account.private,
+            key: account.key,
+            disabled: account.is_disabled,
+            created: account.created,
+        }
     }
 }
 
@@ -181,7 +183,7 @@ pub(crate) fn set_disabled(
     let _turn = turn(node);
     let mut account = current(node, account)?;
     account.is_disabled = disabled;
-    say(node, &account_entry(&account))
+    say(node, &Entry::from(&account))
 }
 
 /// An account as it is now; asked while the turn is held, so that no entry takes back what another one said.

@@ -10,7 +10,7 @@ use crate::journal::Entry;
 use crate::permission::{Access, Caller, Scope};
 
 /// Who publishes here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Account {
     /// For ever.
     pub id: AccountId,
