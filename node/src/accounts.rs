@@ -22,8 +22,8 @@ pub use self::state::{Account, Token};
 
 pub(crate) use self::keys::{AccountKeys, SealedKeys};
 pub(crate) use self::make::{
-    begin_namespace, create, create_token, entitle, let_in, private_namespace, revoke_token,
-    set_disabled,
+    begin_namespace, create, create_token, entitle, let_in, let_in_alike, private_namespace,
+    revoke_token, set_disabled,
 };
 
 use self::state::State;

@@ -255,6 +255,7 @@ impl Node {
             .map_err(|error| SpawnError::Unfinished(Box::new(error)))?;
         inner.let_home_entitle()?;
         inner.warn_of_lost_keys();
+        publish::finish_moves(&inner);
         // Only now may peers add to what the start found.
         if let Some(network) = &inner.config.network {
             let rooms = inner.rooms();

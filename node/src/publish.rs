@@ -35,7 +35,7 @@ pub use self::tree::Stored;
 pub(crate) use self::commit::commit;
 pub(crate) use self::home::{finish_signed, is_unsettled, make, random};
 pub(crate) use self::lifecycle::{
-    DELETED, NAME, create, delete, duplicate, move_ref, rename, squash, transplant,
+    DELETED, NAME, create, delete, duplicate, finish_moves, move_ref, rename, squash, transplant,
 };
 pub(crate) use self::push::push;
 

@@ -4,10 +4,11 @@ import http.client
 import json
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from cairn import Node
+from cairn import CommandFailed, Node
 from http_client import request
 from huggingface_hub.errors import (
     BadRequestError,
@@ -407,6 +408,81 @@ def test_a_move_that_was_killed_is_completed_by_the_next(lone_node: Node) -> Non
         assert state(boss, names[-1]) == before
         assert [model.id for model in boss.api.list_models()] == [names[-1]]
     assert cut_off > KILLS / 4
+    assert lone_node.stop() == 0
+
+
+def test_a_change_of_visibility_that_was_killed_leaves_one_repository(lone_node: Node) -> None:
+    """Seen as it was or as it is to be, with the same members; and a start completes what was begun."""
+    publisher = Publisher(lone_node.start())
+    ada, bob = publisher.account("ada"), publisher.account("bob")
+    repo = publisher.repo(ada, private=True)
+    upload(ada, repo)
+    for at in range(40):
+        ada.api.create_branch(repo, branch=f"branch-{at}")
+    publisher.grant(repo, "bob", "write")
+    before = state(ada, repo)
+    begin = time.monotonic()
+    ada.api.update_repo_settings(repo, private=False)
+    seconds = time.monotonic() - begin
+    cut_off = 0
+    for at in range(KILLS):
+        private = at % 2 == 0
+        killer = threading.Timer(seconds * (at + 0.5) / KILLS, lone_node.kill)
+        killer.start()
+        try:
+            body = json.dumps({"private": private}).encode()
+            headers = {"Authorization": f"Bearer {ada.token}", "Content_Type": "application/json"}
+            request(publisher.url, f"/api/models/{repo}/settings", "PUT", body, **headers)
+        except (OSError, http.client.HTTPException):
+            cut_off += 1
+        killer.join()
+        publisher = Publisher(lone_node.start())
+        ada, bob = publisher.as_token(ada.token, "ada"), publisher.as_token(bob.token, "bob")
+        assert [model.id for model in ada.api.list_models()] == [repo]
+        assert state(ada, repo) == before
+        ada.api.update_repo_settings(repo, private=private)
+        assert [(model.id, model.private) for model in ada.api.list_models()] == [(repo, private)]
+        assert state(bob, repo) == before
+        bob.api.auth_check(repo, write=True)
+    assert cut_off > KILLS / 4
+    assert lone_node.stop() == 0
+
+
+def test_who_is_let_out_while_a_repository_moves_stays_out(lone_node: Node) -> None:
+    publisher = Publisher(lone_node.start())
+    ada, boss = publisher.account("ada"), publisher.account("boss", "--admin")
+    repo = publisher.repo(ada, private=True)
+    upload(ada, repo)
+    for at in range(60):
+        ada.api.create_branch(repo, branch=f"branch-{at}")
+    members = [publisher.account(f"member-{at}") for at in range(30)]
+    for member in members:
+        publisher.grant(repo, member.name, "read")
+    moved = threading.Event()
+
+    def move() -> None:
+        boss.api.move_repo(repo, "boss/moved")
+        moved.set()
+
+    mover = threading.Thread(target=move)
+    out = []
+    for at, member in enumerate(members):
+        if at == 1:
+            mover.start()
+        # Where it is no more nobody is let out of it, and that is an error.
+        with suppress(CommandFailed):
+            publisher.grant(repo, member.name, "none")
+            out.append(member)
+        if moved.is_set():
+            break
+    mover.join()
+    assert moved.is_set() and out
+    for member in members:
+        if member in out:
+            with hidden():
+                member.api.repo_info("boss/moved")
+        else:
+            member.api.repo_info("boss/moved")
     assert lone_node.stop() == 0
 
 

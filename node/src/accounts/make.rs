@@ -283,6 +283,34 @@ pub(crate) fn let_in(
     )
 }
 
+/// Lets the same accounts into a repository as into another one, and no others. The caller holds the turn.
+pub(crate) fn let_in_alike(
+    node: &Inner,
+    like: &RepositoryId,
+    repository: RepositoryId,
+) -> Result<(), AccountError> {
+    let (wanted, now) = (
+        node.accounts.members(like),
+        node.accounts.members(&repository),
+    );
+    let has = |all: &[(Account, Access)], one: &AccountId| {
+        let found = all.iter().find(|(account, _)| account.id == *one);
+        found.map(|(_, access)| *access)
+    };
+    for (account, _) in now
+        .iter()
+        .filter(|(one, _)| has(&wanted, &one.id).is_none())
+    {
+        let_in(node, repository, account, None)?;
+    }
+    for (account, access) in &wanted {
+        if has(&now, &account.id) != Some(*access) {
+            let_in(node, repository, account, Some(*access))?;
+        }
+    }
+    Ok(())
+}
+
 /// The record that a publisher's key needs to sign changes of a repository, where it has none yet.
 ///
 /// Whether the account may was decided before. The caller holds the turn, and stores the record.

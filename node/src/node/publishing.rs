@@ -197,13 +197,10 @@ impl Node {
         name: &RepoName,
     ) -> Result<Repo, PublishError> {
         let inner = &self.inner;
-        let members = inner.accounts.members(&repo.id());
         let publisher = self.publisher(account)?;
         let id = publish::transplant(inner, &publisher, repo, namespace, name, |id| {
-            members.iter().try_for_each(|(member, access)| {
-                accounts::let_in(inner, *id, member, Some(*access))
-                    .map_err(|error| PublishError::Invalid(error.to_string()))
-            })?;
+            accounts::let_in_alike(inner, &repo.id(), *id)
+                .map_err(|error| PublishError::Invalid(error.to_string()))?;
             inner.counters.moved(&repo.id(), *id);
             Ok(())
         })?;
@@ -507,6 +504,12 @@ impl Node {
         account: &Account,
         access: Option<Access>,
     ) -> Result<(), AccountError> {
+        // Whoever is let in or out while a repository moves is so where it moves to, or is told.
+        let _turn = publish::turn(&self.inner);
+        if self.inner.repos.get(&repo.id()).is_none() {
+            let gone = format!("{} was moved or deleted just now", repo.shown_name());
+            return Err(AccountError::Invalid(gone));
+        }
         accounts::let_in(&self.inner, repo.id(), account, access)
     }
 }

@@ -9,6 +9,7 @@ use cairn_protocol::name::{NamespaceName, RepoKind, RepoName};
 use cairn_protocol::record::{self, Body, Header, NamesTarget, Nonce, Record};
 use cairn_protocol::refs::{RefName, RefTarget, Refs};
 
+use super::lifecycle::DELETED;
 use super::{PublishError, Publisher};
 use crate::accounts;
 use crate::journal::Entry as JournalEntry;
@@ -242,6 +243,12 @@ pub(super) fn sign(
     let link = next.ok_or_else(|| PublishError::Frozen(target.full_name()))?;
     let seq = link.seq;
     let before = current.head.as_ref().map(|head| &head.body);
+    let settings = match (wanted.settings, before) {
+        (Some(settings), _) => settings,
+        (None, Some(before)) => before.settings.clone(),
+        (None, None) => Object::default(),
+    };
+    let is_shown = settings.get(DELETED).is_none();
     let head = make(
         target.namespace,
         Header {
@@ -257,11 +264,7 @@ pub(super) fn sign(
                 (None, Some(before)) => before.card.clone(),
                 (None, None) => head_card(&Card::default(), None),
             },
-            settings: match (wanted.settings, before) {
-                (Some(settings), _) => settings,
-                (None, Some(before)) => before.settings.clone(),
-                (None, None) => Object::default(),
-            },
+            settings,
         }),
         home,
     )?;
@@ -275,6 +278,9 @@ pub(super) fn sign(
     })?;
     *unsettled(node) = Some(head);
     settle(node)?;
+    if is_shown {
+        taken(node, target);
+    }
     Ok((repository, seq))
 }
 
@@ -300,13 +306,6 @@ pub(super) fn rename(
     target: &Target,
     leads_to: Option<NamesTarget>,
 ) -> Result<Record, PublishError> {
-    if leads_to.is_some() {
-        for old in target.on_this_node(node) {
-            if node.repos.leads_away(&old.key()).0 {
-                lead_away(node, &old, None)?;
-            }
-        }
-    }
     let folded = target.name.folded();
     let link = node
         .repos
@@ -325,6 +324,20 @@ pub(super) fn rename(
         }),
         &node.keys.node,
     )
+}
+
+/// A name leads nowhere else any more, since a repository has it that readers see.
+///
+/// Not before that: what comes in between is no reason for the name to lead nowhere. Until the journal could say
+/// it, the name's own repository goes before what it led to.
+pub(super) fn taken(node: &Inner, target: &Target) {
+    for old in target.on_this_node(node) {
+        if node.repos.leads_away(&old.key()).0
+            && let Err(error) = lead_away(node, &old, None)
+        {
+            tracing::warn!(%error, name = %old.full_name(), "where the name led is not forgotten yet");
+        }
+    }
 }
 
 /// Says what a name leads to on this node from which a repository goes to another account's namespace; nothing

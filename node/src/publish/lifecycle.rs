@@ -12,7 +12,7 @@ use cairn_protocol::refs::{RefName, RefTarget};
 use super::commit::{Committed, NewHead, finish, message, read_card, stands};
 use super::home::{self, CHANGES_MAX, Current, DEFAULT_REF, Move, Moves, Target, default_ref};
 use super::tree::{self, Edits, Stored};
-use super::{PublishError, Publisher, new_reference, turn};
+use super::{PublishError, Publisher, new_reference, operator, turn};
 use crate::node::Inner;
 use crate::repos::Repo;
 
@@ -114,6 +114,8 @@ pub(crate) fn delete(node: &Inner, publisher: &Publisher, repo: &Repo) -> Result
     let _turn = turn(node);
     home::settle(node)?;
     let (target, current) = stands(node, repo)?;
+    // Where the name led before it was this repository's is not where it leads now.
+    home::taken(node, &target);
     remove(node, publisher, &target, current)
 }
 
@@ -147,8 +149,10 @@ fn remove(
 }
 
 /// Moves a repository to another namespace, of its account or of another one: it is made there with the same
-/// refs, and deleted here, while nobody else publishes. What an earlier try left is completed; `on_made` is told
-/// the new id before the old one goes.
+/// refs, and deleted here, while nobody else publishes. `on_made` is told the new id before anybody sees it.
+///
+/// Until the copy is shown the repository stands where it stood, and another try goes on with what is there; from
+/// then on it stands where the copy does, and a start completes the rest (see [`finish_moves`]).
 pub(crate) fn transplant(
     node: &Inner,
     publisher: &Publisher,
@@ -198,16 +202,17 @@ pub(crate) fn transplant(
                 new: Some(new.clone()),
             })
             .collect();
-        if let Some(id) = current.repository.filter(|_| all.is_empty() && !is_hidden) {
+        if let Some(id) = current.repository.filter(|_| all.is_empty()) {
             break id;
+        }
+        // What is seen may have gone on by itself.
+        if is_ours && !is_hidden {
+            return Err(PublishError::Exists(target.full_name()));
         }
         let mut settings = Object::new();
         settings.set(NAME, name.as_str());
         settings.set(FROM, repo.id().to_hex());
-        // Shown with its last head, all refs at once.
-        if all.len() > CHANGES_MAX {
-            settings.set(DELETED, 1_u64);
-        }
+        settings.set(DELETED, 1_u64);
         let moves = Moves {
             refs: all.into_iter().take(CHANGES_MAX).collect(),
             card: from.shown_card(),
@@ -222,24 +227,73 @@ pub(crate) fn transplant(
     } else {
         lead_on(node, &source, &target)?;
     }
+    set(node, publisher, &target, Some(&repo.id()))?;
     remove(node, publisher, &source, from)?;
     // What it was before is nobody's business; needed no more.
-    let current = home::current(node, &target)?;
+    set(node, publisher, &target, None)?;
+    Ok(id)
+}
+
+/// Shows a repository; with the id of the one that it takes the place of, as long as that is there.
+fn set(
+    node: &Inner,
+    publisher: &Publisher,
+    target: &Target,
+    from: Option<&RepositoryId>,
+) -> Result<(), PublishError> {
+    let current = home::current(node, target)?;
     let mut settings = Object::new();
-    settings.set(NAME, name.as_str());
+    settings.set(NAME, target.name.as_str());
+    if let Some(from) = from {
+        settings.set(FROM, from.to_hex());
+    }
     let moves = Moves {
         settings: Some(settings),
         ..Moves::default()
     };
-    home::sign(
-        node,
-        publisher,
-        &target,
-        &current,
-        moves,
-        node.store.batch(),
-    )?;
-    Ok(id)
+    let batch = node.store.batch();
+    home::sign(node, publisher, target, &current, moves, batch)?;
+    Ok(())
+}
+
+/// Completes what a crash left of moves: what a copy that is shown took the place of goes.
+pub(crate) fn finish_moves(node: &Inner) {
+    let all = RepoKind::ALL
+        .into_iter()
+        .flat_map(|kind| node.repos.list(kind));
+    let copies = all.filter_map(|repo| {
+        if !node.is_home(&repo.namespace_id()) {
+            return None;
+        }
+        let settings = node.repos.ledger(|ledger| {
+            let head = ledger.repository(&repo.id())?.head?;
+            Some(head.to_body().settings)
+        })?;
+        match settings.get(FROM)? {
+            Value::Text(id) => Some((repo, id.parse::<RepositoryId>().ok()?)),
+            _ => None,
+        }
+    });
+    for (copy, source) in copies.collect::<Vec<_>>() {
+        if let Err(error) = finish_move(node, &copy, &source) {
+            let (repo, error) = (copy.full_name(), &error as &dyn std::error::Error);
+            tracing::warn!(%repo, error, "it was moved, and what it was before is still there");
+        }
+    }
+}
+
+fn finish_move(node: &Inner, copy: &Repo, source: &RepositoryId) -> Result<(), PublishError> {
+    let _lease = node.store.lease();
+    let _turn = turn(node);
+    let (target, current) = stands(node, copy)?;
+    if let Some(source) = node.repos.get(source) {
+        let (place, before) = stands(node, &source)?;
+        if before.refs != current.refs {
+            return Err(PublishError::Exists(target.full_name()));
+        }
+        remove(node, &operator(node, &place.namespace)?, &place, before)?;
+    }
+    set(node, &operator(node, &target.namespace)?, &target, None)
 }
 
 /// Refuses where too many names lead to other namespaces.
@@ -324,10 +378,19 @@ fn lead_on(node: &Inner, source: &Target, target: &Target) -> Result<(), Publish
         home::rename(node, &old, Some(NamesTarget::Redirect(folded.clone())))
     };
     let records = names
-        .into_iter()
+        .iter()
+        .cloned()
         .map(redirect)
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(node.take_records(node.store.batch(), &records)?)
+    node.take_records(node.store.batch(), &records)?;
+    for name in names {
+        let old = Target {
+            name,
+            ..target.clone()
+        };
+        home::taken(node, &old);
+    }
+    Ok(())
 }
 
 /// Gives a repository another name in its namespace; the old one leads to it from now on.
