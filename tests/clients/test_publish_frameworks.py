@@ -1,13 +1,24 @@
 """`push_to_hub` of transformers and datasets, `PyTorchModelHubMixin`, `HfFileSystem`: there and back."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub import HfFileSystem, PyTorchModelHubMixin
+from huggingface_hub import HfFileSystem, ModelCard, PyTorchModelHubMixin
 from publisher import Account, Publisher, hidden, titles
 from samples import SEED, table, write_tiny_bert
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    Trainer,
+    TrainingArguments,
+)
 
 pytestmark = pytest.mark.usefixtures("upload_path", "clients_at_publisher")
 
@@ -59,6 +70,83 @@ def test_a_private_model_is_its_owners(publisher: Publisher, ada: Account, bob: 
         with pytest.raises(OSError, match="is not a local folder and is not a valid model identifier"):
             AutoModel.from_pretrained(repo, token=token)
     assert AutoModel.from_pretrained(repo, token=ada.token).config.hidden_size == 32
+
+
+# A trainer switches them off, and then on again.
+quiet = pytest.mark.filterwarnings("ignore:Cannot enable progress bars")
+
+
+def trainer(bert, folder: Path, repo: str, account: Account, **options) -> Trainer:
+    """Two steps of teaching the tiny model to tell two sentences apart."""
+    model, tokenizer = bert
+    torch.manual_seed(SEED)
+    inner = BertForSequenceClassification(model.config)
+    rows = [{**tokenizer(text), "labels": at} for at, text in enumerate((SENTENCE, "a dog ran."))]
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        push_to_hub=True,
+        hub_model_id=repo,
+        hub_token=account.token,
+        max_steps=2,
+        per_device_train_batch_size=1,
+        use_cpu=True,
+        seed=SEED,
+        report_to="none",
+        disable_tqdm=True,
+        **options,
+    )
+    return Trainer(inner, arguments, train_dataset=rows, processing_class=tokenizer)
+
+
+def same_weights(made: Trainer, repo: str, **options: str) -> None:
+    """What was pushed loads as what was made."""
+    read = AutoModelForSequenceClassification.from_pretrained(repo, **options).state_dict()
+    expected = made.model.state_dict()
+    assert read.keys() == expected.keys()
+    assert all(torch.equal(read[name], expected[name]) for name in expected)
+
+
+@quiet
+def test_a_trainer_pushes_what_it_made(publisher: Publisher, ada: Account, bert, tmp_path: Path) -> None:
+    repo = publisher.fresh_name(ada, "trained")
+    made = trainer(bert, tmp_path / "out", repo, ada, save_strategy="no", hub_private_repo=True)
+    # It is made at once, whatever becomes of the training.
+    assert ada.api.model_info(repo).private
+    made.train()
+    commit = made.push_to_hub(token=ada.token, language="en", tags="made-here")
+    assert commit.oid == ada.api.model_info(repo).sha
+    assert titles(ada, repo) == ["End of training", "initial commit"]
+    same_weights(made, repo, token=ada.token)
+    assert AutoTokenizer.from_pretrained(repo, token=ada.token).get_vocab() == bert[1].get_vocab()
+    card = ModelCard.load(repo, token=ada.token)
+    assert card.data.language == ["en"]
+    assert {"generated_from_trainer", "made-here"} <= set(ada.api.model_info(repo).tags)
+    assert "training_args.bin" in ada.api.list_repo_files(repo)
+
+
+@quiet
+@pytest.mark.parametrize("strategy", ["every_save", "checkpoint"])
+def test_a_trainer_pushes_while_it_trains(
+    publisher: Publisher, ada: Account, bert, tmp_path: Path, strategy: str
+) -> None:
+    repo = publisher.fresh_name(ada, "trained")
+    options = {"save_strategy": "steps", "save_steps": 2, "hub_strategy": strategy}
+    made = trainer(bert, tmp_path / "out", repo, ada, **options)
+    made.train()
+    # Sent by a thread beside: an error of one is seen nowhere else.
+    assert [job.exception() for job in made.push_in_progress.jobs] == [None] * (1 + (strategy == "checkpoint"))
+    made.push_to_hub(token=ada.token)
+    pushed = ["Training in progress, step 2", "initial commit"]
+    if strategy == "checkpoint":
+        pushed.insert(0, "Training in progress, step 2, checkpoint")
+        # With all that it takes to go on from there.
+        files = {path.name for path in (tmp_path / "out" / "checkpoint-2").iterdir()}
+        found = ada.api.list_repo_files(repo)
+        assert {f"last-checkpoint/{name}" for name in files} <= set(found)
+        same_weights(made, repo, subfolder="last-checkpoint")
+    assert titles(ada, repo) == ["End of training", *pushed]
+    same_weights(made, repo)
+    assert "generated_from_trainer" in ada.api.model_info(repo).tags
 
 
 def test_weights_change_from_commit_to_commit(publisher: Publisher, ada: Account) -> None:
