@@ -97,8 +97,10 @@ async fn answer(gateway: &Gateway, parts: &Parts, body: Body) -> Result<Response
         body::refuse(&parts.headers, body, gateway.config());
         Err(error)
     };
+    // hf_xet before 1.3 names no version, and means the first; before 1.1.10 each is in the singular.
+    let is_v2 = texts.get(2) == Some(&"v2");
     match (texts.get(2..).unwrap_or_default(), &parts.method) {
-        (["v1", "xorbs", _, hash], &Method::POST) => {
+        (["v1", "xorbs", _, hash] | ["xorbs" | "xorb", _, hash], &Method::POST) => {
             let wanted = parsed(hash).and_then(|hash| Ok((hash, bearer(gateway, parts, true)?)));
             let (hash, bearer) = match wanted {
                 Ok(wanted) => wanted,
@@ -106,20 +108,23 @@ async fn answer(gateway: &Gateway, parts: &Parts, body: Body) -> Result<Response
             };
             put_xorb(gateway, parts, body, hash, bearer).await
         }
-        ([version @ ("v1" | "v2"), "shards"], &Method::POST) => {
+        (["v1" | "v2", "shards"] | ["shards"] | ["shard", _, _], &Method::POST) => {
             let bearer = match bearer(gateway, parts, true) {
                 Ok(bearer) => bearer,
                 Err(error) => return refused(error, body),
             };
-            put_shard(gateway, parts, body, *version == "v2", bearer).await
+            put_shard(gateway, parts, body, is_v2, bearer).await
         }
-        (["v1", "chunks", _, hash], &Method::GET) => {
+        (["v1", "chunks", _, hash] | ["chunks" | "chunk", _, hash], &Method::GET) => {
             let (hash, bearer) = (parsed(hash)?, bearer(gateway, parts, true)?);
             chunk(gateway, hash, bearer).await
         }
-        ([version @ ("v1" | "v2"), "reconstructions", hash], &Method::GET) => {
+        (
+            ["v1" | "v2", "reconstructions", hash] | ["reconstructions" | "reconstruction", hash],
+            &Method::GET,
+        ) => {
             let (hash, bearer) = (parsed(hash)?, bearer(gateway, parts, false)?);
-            answers::reconstruction(gateway, parts, hash, *version == "v2", bearer).await
+            answers::reconstruction(gateway, parts, hash, is_v2, bearer).await
         }
         (["xorbs", hash, run], &Method::GET) => {
             let run: u32 = run.parse().map_err(|_| not_here())?;

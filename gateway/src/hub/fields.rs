@@ -57,6 +57,7 @@ pub(super) const fn known(kind: RepoKind) -> &'static [&'static str] {
             "trendingScore",
             "usedStorage",
             "widgetData",
+            "xetEnabled",
         ],
         RepoKind::Dataset => &[
             "author",
@@ -80,6 +81,7 @@ pub(super) const fn known(kind: RepoKind) -> &'static [&'static str] {
             "tags",
             "trendingScore",
             "usedStorage",
+            "xetEnabled",
         ],
         RepoKind::Space => &[
             "author",
@@ -102,6 +104,7 @@ pub(super) const fn known(kind: RepoKind) -> &'static [&'static str] {
             "tags",
             "trendingScore",
             "usedStorage",
+            "xetEnabled",
         ],
     }
 }
@@ -316,6 +319,8 @@ impl<'a> View<'a> {
             "lastModified" => Some(dates::iso(self.repo.last_modified()).into()),
             "private" => Some(self.repo.is_private().into()),
             "gated" | "disabled" => Some(false.into()),
+            // Asked by huggingface_hub 0.30 to 0.36 before each upload of large files.
+            "xetEnabled" => Some(true.into()),
             "downloads" => Some(self.downloads().recent.into()),
             "downloadsAllTime" => Some(self.downloads().all_time.into()),
             "likes" | "trendingScore" | "childrenModelCount" => Some(0.into()),

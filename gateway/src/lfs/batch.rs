@@ -148,8 +148,16 @@ fn answer(
             objects.push(download(asked, repo, &found, &named(object)?, object.size));
         }
     }
+    // huggingface_hub 0.36 to 1.10 leaves it to this answer to choose Xet, and asks for a token itself; what
+    // is there already it sends anew by Xet alone.
+    let may_xet = is_upload && wanted.transfers.iter().any(|name| name == "xet");
+    let transfer = if may_xet && objects.iter().any(|object| object.get("actions").is_some()) {
+        "xet"
+    } else {
+        "basic"
+    };
     Ok(media(
-        &json!({ "transfer": "basic", "objects": objects, "hash_algo": "sha256" }),
+        &json!({ "transfer": transfer, "objects": objects, "hash_algo": "sha256" }),
     ))
 }
 
