@@ -148,14 +148,21 @@ fn answer(
             objects.push(download(asked, repo, &found, &named(object)?, object.size));
         }
     }
-    // huggingface_hub 0.36 to 1.10 leaves it to this answer to choose Xet, and asks for a token itself; what
-    // is there already it sends anew by Xet alone.
-    let may_xet = is_upload && wanted.transfers.iter().any(|name| name == "xet");
-    let transfer = if may_xet && objects.iter().any(|object| object.get("actions").is_some()) {
-        "xet"
-    } else {
-        "basic"
-    };
+    // Clients that can do both leave it to this answer to choose. Where nothing is to be sent, huggingface_hub
+    // would send it anew by Xet. @huggingface/hub (which says `sha_256`) cuts files into other chunks than all
+    // others: what it sends could be had by Xet from this node alone.
+    let is_xet = is_upload
+        && wanted.hash_algo.as_deref() != Some("sha_256")
+        && wanted.transfers.iter().any(|name| name == "xet");
+    let mut transfer = "basic";
+    for object in objects.iter_mut().filter(|_| is_xet) {
+        if let Some(actions) = object.get_mut("actions") {
+            transfer = "xet";
+            let (kind, name) = (repo.kind().plural(), repo.shown_name());
+            let token = format!("/api/{kind}/{name}/xet-write-token/main");
+            *actions = json!({ "upload": { "href": asked.absolute(&token) } });
+        }
+    }
     Ok(media(
         &json!({ "transfer": transfer, "objects": objects, "hash_algo": "sha256" }),
     ))
