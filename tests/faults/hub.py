@@ -1,5 +1,5 @@
 """Publishing over the hub's API: by plain HTTP, which knows exactly what was acknowledged, and by the hub's
-own client; and the bytes that this takes on the wire.
+own clients, in Python and in JavaScript; and the bytes that this takes on the wire.
 """
 
 import base64
@@ -21,6 +21,7 @@ from folders import file_sha256
 from gateway import Answer, Gateway
 
 CLIENT = Path(__file__).with_name("hub_client.py")
+JS_CLIENT = Path(__file__).with_name("hub_client.mjs")
 # Long enough for a whole large file to be hashed by a busy machine.
 ANSWER_SECONDS = 120
 MEDIA = {name: "application/vnd.git-lfs+json" for name in ("Accept", "Content-Type")}
@@ -179,8 +180,63 @@ def lfs(path: str, source: Path) -> tuple:
     return "lfsFile", {"path": path, "algo": "sha256", "oid": file_sha256(source), "size": size}
 
 
-class Client:
-    """The hub's own client in a process of its own, with caches of its own."""
+class ClientProcess:
+    """A client in a process of its own, which takes calls by lines of JSON; use as a context."""
+
+    def __init__(self, command: list, environment: dict, home: Path):
+        home.mkdir(parents=True, exist_ok=True)
+        self.log = home / "client.log"
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def answer(self, method: str, **arguments) -> dict:
+        """Calls a method: `{"result"}` or `{"error", "status"}`; `OSError` once it is killed."""
+        self.process.stdin.write(json.dumps([method, arguments]) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise ConnectionError(f"the client ended: {self.log.read_text()[-2_000:]}")
+        return json.loads(line)
+
+    def call(self, method: str, **arguments):
+        """The result of a call that must succeed."""
+        answer = self.answer(method, **arguments)
+        assert "result" in answer, f"{method} {arguments}: {answer['error']}"
+        return answer["result"]
+
+    def kill(self):
+        """Ends the client, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+
+
+class JsClient(ClientProcess):
+    """`@huggingface/hub`; `call` takes its functions' parameters (`files` and `operations`: see the script)."""
+
+    def __init__(self, url: str, who: Account, home: Path):
+        assert os.environ.get("CAIRN_TEST_NODE"), (
+            "CAIRN_TEST_NODE names no folder that has @huggingface/hub; tests/run makes one"
+        )
+        super().__init__(["node", str(JS_CLIENT), url, who.token], dict(os.environ), home)
+
+
+class Client(ClientProcess):
+    """`huggingface_hub`, with caches of its own; `call` takes the methods of `HfApi`."""
 
     def __init__(self, url: str, who: Account, home: Path, xet=True):
         nowhere = "http://127.0.0.1:9"
@@ -198,38 +254,7 @@ class Client:
         }
         for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
             environment.pop(name, None)
-        home.mkdir(parents=True, exist_ok=True)
-        self.log = home / "client.log"
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-B", str(CLIENT), url, who.token],
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
-
-    def answer(self, method: str, **arguments) -> dict:
-        """Calls a method of `HfApi`: `{"result"}` or `{"error", "status"}`; `OSError` once it is killed."""
-        self.process.stdin.write(json.dumps([method, arguments]) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise ConnectionError(f"the client ended: {self.log.read_text()[-2_000:]}")
-        return json.loads(line)
-
-    def call(self, method: str, **arguments):
-        """The result of a call that must succeed."""
-        answer = self.answer(method, **arguments)
-        assert "result" in answer, f"{method} {arguments}: {answer['error']}"
-        return answer["result"]
+        super().__init__([sys.executable, "-B", str(CLIENT), url, who.token], environment, home)
 
     def commit(self, repo: str, *operations, kind="model", **more) -> str:
         """Commits operations (see `hub_client.operation`); returns the acknowledged commit."""
@@ -247,13 +272,6 @@ class Client:
             commit_message=f"{len(operations)} operations",
             **more,
         )
-
-    def kill(self):
-        """Ends the client, whatever it does."""
-        self.process.kill()
-        self.process.wait()
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
 
 
 class Wire:

@@ -6,7 +6,7 @@ import pytest
 
 from cairn import Cairn, Failed, wait_for
 from folders import MIB, assert_published, file_sha256, sample, write_file, write_random
-from hub import Account, Client, Hub, account, inline, lfs, requests
+from hub import Account, Client, Hub, JsClient, account, inline, lfs, requests
 from two_nodes import CONNECT_SECONDS
 
 # Until the second node has followed: it hears of each change, and asks now and then what it has missed.
@@ -33,6 +33,9 @@ class Pair:
 
     def client(self, who: Account, xet: bool) -> Client:
         return Client(self.source.gateway.url, who, self.folder / f"home-{who.name}", xet)
+
+    def js_client(self, who: Account) -> JsClient:
+        return JsClient(self.source.gateway.url, who, self.folder / f"home-js-{who.name}")
 
     def close(self):
         """Ends everything."""
@@ -151,7 +154,14 @@ def xet_downloads(pair: Pair, repo: str) -> int:
     return count
 
 
-def test_a_second_node_shows_what_two_accounts_do(pair, folder, rng):
+@pytest.fixture
+def js(pair):
+    """Bob once more, with the hub's JavaScript client."""
+    with pair.js_client(pair.bob) as made:
+        yield made
+
+
+def test_a_second_node_shows_what_two_accounts_do(pair, js, folder, rng):
     ada, bob, source = pair.by_ada, pair.by_bob, pair.source
     hub = Hub(source.gateway, pair.ada)
     one, data, two = "ada/one", "ada/data", "bob/two"
@@ -175,6 +185,9 @@ def test_a_second_node_shows_what_two_accounts_do(pair, folder, rng):
         bob.commit(two, ("text", "notes.txt", f"{turn}"), ("add", "w.bin", pair.binary("d", rng, size)))
         ada.commit(two, ("text", "notes.txt", f"{turn} and ada"))
         ada.commit(data, ("add", f"rows-{turn}.parquet", pair.binary("e", rng, size)), kind="dataset")
+        sent = [("add", f"js-{turn}.bin", pair.binary("f", rng, size)), ("text", "js.txt", f"{turn}")]
+        js.call("uploadFiles", repo=one, files=sent, commitTitle=f"Turn {turn}")
+        js.call("uploadFiles", repo=two, files=sent)
     # By plain HTTP, too.
     raw = folder / "raw.bin"
     write_random(raw, rng, 200_000)
@@ -190,6 +203,10 @@ def test_a_second_node_shows_what_two_accounts_do(pair, folder, rng):
     pair.follows()
     # What was there changes and goes.
     bob.commit(one, ("delete", "bob-0.bin"), ("delete", "old/"), ("text", "README.md", "# Later\n"))
+    late = pair.binary("late", rng, 3 * MIB)
+    changes = [("add", "late.bin", late), ("text", "js.txt", "later"), ("delete", "js-0.bin")]
+    by_js = js.call("commit", repo=one, title="Some come, one goes", operations=changes)
+    js.call("deleteFiles", repo=one, paths=["js-1.bin", "bob-1.bin"])
     ada.call("create_branch", repo_id=one, branch="dev/two", revision="v0")
     ada.call("create_branch", repo_id=one, branch="gone")
     ada.commit(one, ("text", "dev.txt", "dev"), revision="dev/two")
@@ -212,6 +229,12 @@ def test_a_second_node_shows_what_two_accounts_do(pair, folder, rng):
     pair.follows()
     checked = assert_equal(pair)
     print(f"{checked} files of all commits are equal")
+    abroad = f"{pair.ada.namespace}/one"
+    got = pair.sink.gateway.file(abroad, by_js, "late.bin")
+    assert (got.status, got.sha256) == (200, file_sha256(late)), got.status
+    left = set(files(pair.sink.gateway, abroad, "main", "model"))
+    assert left >= {"late.bin", "js.txt", "js-2.bin", "bob-2.bin"}, left
+    assert not left & {"js-0.bin", "js-1.bin", "bob-0.bin", "bob-1.bin", "old/a.txt"}, left
     shown = pair.shown(pair.sink)
     assert ("dataset", f"{pair.ada.namespace}/renamed") in shown, shown
     assert ("dataset", f"{pair.ada.namespace}/data") not in shown, shown
@@ -219,7 +242,7 @@ def test_a_second_node_shows_what_two_accounts_do(pair, folder, rng):
     assert old.status == 307 and old.headers["Location"].endswith("/renamed"), old.status
     for kind, repo in shown:
         pair.sink.json("pull", f"{KINDS[kind][1]}{repo}")
-    assert xet_downloads(pair, f"{pair.ada.namespace}/one") == 4
+    assert xet_downloads(pair, abroad) == 4
     for node in (pair.sink, pair.source):
         verified = node.run("verify", "--json")
         assert verified.returncode == 0, f"{verified.stdout}{verified.stderr}"

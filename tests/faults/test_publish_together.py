@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from folders import MIB, file_sha256, write_random
-from hub import Client, Hub, Refused, Wire, account, inline, lfs, server_errors
+from hub import Client, ClientProcess, Hub, JsClient, Refused, Wire, account, inline, lfs, server_errors
 
 STALE = "The branch was updated since you opened this page. Please refresh and try again."
 # Tries of a writer that names the parent it has seen.
@@ -65,8 +65,8 @@ class Writers:
             else:
                 raise AssertionError(f"{name} was never the first in {TRIES_MAX} tries")
 
-    def by_client(self, client: Client, names: list, is_strict: bool):
-        """Commits with the hub's client, several threads of it."""
+    def by_client(self, client: ClientProcess, names: list, is_strict: bool):
+        """Commits with a client of the hub's, several writers of it at once."""
         found = client.call(
             "writers", repo=self.repo, names=names, count=self.count, is_strict=is_strict
         )
@@ -88,18 +88,23 @@ def test_sixteen_writers_of_one_branch_lose_nothing(cairn, folder, long):
     with (
         Client(cairn.gateway.url, ada, folder / "ada") as loose,
         Client(cairn.gateway.url, bob, folder / "bob") as strict,
+        JsClient(cairn.gateway.url, bob, folder / "js-loose") as js_loose,
+        JsClient(cairn.gateway.url, ada, folder / "js-strict") as js_strict,
     ):
-        # Both are there before anything begins.
-        assert loose.call("repo_exists", repo_id=writers.repo) == "True"
-        assert strict.call("repo_exists", repo_id=writers.repo) == "True"
+        # All are there before anything begins.
+        for client in (loose, strict):
+            assert client.call("repo_exists", repo_id=writers.repo) == "True"
+        for client in (js_loose, js_strict):
+            assert client.call("repoExists", repo=writers.repo) is True
         # A new branch goes out from `main`, and is refused where that moves meanwhile.
         writers.by_push(1)
-        names = {client: [f"{client}-{n}" for n in range(4)] for client in ("loose", "strict")}
         together(
-            lambda: writers.by_client(loose, names["loose"], False),
-            lambda: writers.by_client(strict, names["strict"], True),
-            *(lambda n=n: writers.by_http(f"http-loose-{n}", (ada, bob)[n % 2], False) for n in range(4)),
-            *(lambda n=n: writers.by_http(f"http-strict-{n}", (ada, bob)[n % 2], True) for n in range(4)),
+            lambda: writers.by_client(loose, [f"loose-{n}" for n in range(4)], False),
+            lambda: writers.by_client(strict, [f"strict-{n}" for n in range(4)], True),
+            lambda: writers.by_client(js_loose, ["js-loose-0", "js-loose-1"], False),
+            lambda: writers.by_client(js_strict, ["js-strict-0", "js-strict-1"], True),
+            *(lambda n=n: writers.by_http(f"http-loose-{n}", (ada, bob)[n], False) for n in range(2)),
+            *(lambda n=n: writers.by_http(f"http-strict-{n}", (ada, bob)[n], True) for n in range(2)),
             lambda: writers.by_push(writers.count),
         )
         status = [answer["status"] for answer in writers.answers]
