@@ -229,9 +229,8 @@ class JsClient(ClientProcess):
     """`@huggingface/hub`; `call` takes its functions' parameters (`files` and `operations`: see the script)."""
 
     def __init__(self, url: str, who: Account, home: Path):
-        assert os.environ.get("CAIRN_TEST_NODE"), (
-            "CAIRN_TEST_NODE names no folder that has @huggingface/hub; tests/run makes one"
-        )
+        modules = Path(os.environ.get("CAIRN_TEST_NODE", ""), "node_modules", "@huggingface", "hub")
+        assert modules.is_dir(), "CAIRN_TEST_NODE names no folder that has @huggingface/hub; tests/run makes one"
         super().__init__(["node", str(JS_CLIENT), url, who.token], dict(os.environ), home)
 
 

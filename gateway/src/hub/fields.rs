@@ -319,7 +319,7 @@ impl<'a> View<'a> {
             "lastModified" => Some(dates::iso(self.repo.last_modified()).into()),
             "private" => Some(self.repo.is_private().into()),
             "gated" | "disabled" => Some(false.into()),
-            // Asked by huggingface_hub 0.30 to 0.36 before each upload of large files.
+            // huggingface_hub 0.30 to 0.36 asks before it uploads.
             "xetEnabled" => Some(true.into()),
             "downloads" => Some(self.downloads().recent.into()),
             "downloadsAllTime" => Some(self.downloads().all_time.into()),

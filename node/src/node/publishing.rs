@@ -507,7 +507,10 @@ impl Node {
         // Whoever is let in or out while a repository moves is so where it moves to, or is told.
         let _turn = publish::turn(&self.inner);
         if self.inner.repos.get(&repo.id()).is_none() {
-            let gone = format!("{} was moved or deleted just now", repo.shown_name());
+            let gone = format!(
+                "{} was moved or deleted just now: look where it is, and ask again",
+                repo.shown_name()
+            );
             return Err(AccountError::Invalid(gone));
         }
         accounts::let_in(&self.inner, repo.id(), account, access)

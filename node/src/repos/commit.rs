@@ -467,7 +467,6 @@ fn read_info(reader: &Reader, entry: &CommitEntry) -> Result<CommitInfo, RepoErr
     })
 }
 
-/// What readers are shown; links and gitlinks are in the tree, and are not checked out.
 /// How far one looks for entries.
 #[derive(Debug, Clone, Copy)]
 struct Page {
@@ -475,6 +474,7 @@ struct Page {
     limit: usize,
 }
 
+/// What readers are shown; links and gitlinks are in the tree, and are not checked out.
 fn shown(path: String, entry: &ManifestEntry) -> Option<Entry> {
     let kind = match entry.kind {
         ManifestKind::Directory => EntryKind::Directory,

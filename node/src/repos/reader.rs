@@ -271,19 +271,7 @@ mod tests {
     }
 
     fn entry(name: String, kind: ManifestKind, mode: u32) -> ManifestEntry {
-        ManifestEntry {
-            name: name.into_bytes(),
-            mode,
-            oid: GitOid::from_bytes([1; 20]),
-            kind,
-            size: None,
-            sha256: None,
-            blake3: None,
-            xet: None,
-            manifest: None,
-            pointer: None,
-            unknown: Vec::new(),
-        }
+        ManifestEntry::new(name, mode, GitOid::from_bytes([1; 20]), kind)
     }
 
     fn folder(number: usize, below: Blake3) -> ManifestEntry {
