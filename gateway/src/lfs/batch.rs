@@ -112,17 +112,13 @@ fn answer(
             .parse::<Sha256>()
             .map_err(|_| ApiError::unprocessable(format!("{:?} is not 64 hex digits", object.oid)))
     };
+    let way = Way::of(wanted);
     if is_upload {
-        let may_multipart = wanted.transfers.iter().any(|name| name == "multipart");
         let taken = wanted
             .objects
             .iter()
             .filter(|object| object.size <= FETCH_BYTES_MAX);
-        if taken
-            .map(|object| parts_of(object.size, may_multipart))
-            .sum::<u64>()
-            > PARTS_MAX
-        {
+        if taken.map(|object| way.parts_of(object.size)).sum::<u64>() > PARTS_MAX {
             return Err(ApiError::too_large(format!(
                 "The objects have more than {PARTS_MAX} parts of {PART_BYTES} bytes: ask for fewer at a time"
             )));
@@ -130,15 +126,7 @@ fn answer(
         let mut reach = Reach::new(repo);
         for object in &wanted.objects {
             let (sha256, size) = (named(object)?, object.size);
-            let shown = upload(
-                gateway,
-                client,
-                asked,
-                &mut reach,
-                &sha256,
-                size,
-                may_multipart,
-            )?;
+            let shown = upload(gateway, client, asked, &mut reach, &sha256, size, way)?;
             objects.push(shown);
         }
     } else {
@@ -148,32 +136,46 @@ fn answer(
             objects.push(download(asked, repo, &found, &named(object)?, object.size));
         }
     }
-    // Clients that can do both leave it to this answer to choose. Where nothing is to be sent, huggingface_hub
-    // would send it anew by Xet. @huggingface/hub (which says `sha_256`) cuts files into other chunks than all
-    // others: what it sends could be had by Xet from this node alone.
-    let is_xet = is_upload
-        && wanted.hash_algo.as_deref() != Some("sha_256")
-        && wanted.transfers.iter().any(|name| name == "xet");
-    let mut transfer = "basic";
-    for object in objects.iter_mut().filter(|_| is_xet) {
-        if let Some(actions) = object.get_mut("actions") {
-            transfer = "xet";
-            let (kind, name) = (repo.kind().plural(), repo.shown_name());
-            let token = format!("/api/{kind}/{name}/xet-write-token/main");
-            *actions = json!({ "upload": { "href": asked.absolute(&token) } });
-        }
-    }
+    // What is here already huggingface_hub would send anew by Xet.
+    let is_lacking = |object: &Value| object.get("actions").is_some();
+    let is_xet = is_upload && way == Way::Xet && objects.iter().any(is_lacking);
+    let transfer = if is_xet { "xet" } else { "basic" };
     Ok(media(
         &json!({ "transfer": transfer, "objects": objects, "hash_algo": "sha256" }),
     ))
 }
 
-/// In how many parts a file is sent: 0 for one that is sent whole.
-fn parts_of(size: u64, may_multipart: bool) -> u64 {
-    if may_multipart && size >= MULTIPART_BYTES_MIN {
-        size.div_ceil(PART_BYTES)
-    } else {
-        0
+/// How objects are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Whole,
+    /// Large ones in parts.
+    Parts,
+    Xet,
+}
+
+impl Way {
+    /// Clients that know several leave it to the answer to choose.
+    fn of(wanted: &Batch) -> Self {
+        let knows = |way: &str| wanted.transfers.iter().any(|name| name == way);
+        // @huggingface/hub, which alone says `sha_256`, cuts files into other chunks than all others: what it
+        // sent could be had by Xet from this node alone.
+        if knows("xet") && wanted.hash_algo.as_deref() != Some("sha_256") {
+            Self::Xet
+        } else if knows("multipart") {
+            Self::Parts
+        } else {
+            Self::Whole
+        }
+    }
+
+    /// In how many parts a file is sent: 0 for one that is sent whole.
+    fn parts_of(self, size: u64) -> u64 {
+        if self == Self::Parts && size >= MULTIPART_BYTES_MIN {
+            size.div_ceil(PART_BYTES)
+        } else {
+            0
+        }
     }
 }
 
@@ -184,7 +186,7 @@ fn upload(
     reach: &mut Reach<'_>,
     sha256: &Sha256,
     size: u64,
-    may_multipart: bool,
+    way: Way,
 ) -> Result<Value, ApiError> {
     let mut shown = json!({ "oid": sha256.to_hex(), "size": size });
     if size > FETCH_BYTES_MAX {
@@ -198,6 +200,12 @@ fn upload(
     let account = client.caller()?.account;
     let known = node.keep_uploaded(&account, &client.who, reach, sha256)?;
     if known.is_some_and(|stored| stored.size == size) {
+        return Ok(shown);
+    }
+    if way == Way::Xet {
+        let (kind, name) = (reach.repo().kind().plural(), reach.repo().shown_name());
+        let token = format!("/api/{kind}/{name}/xet-write-token/main");
+        shown["actions"] = json!({ "upload": { "href": asked.absolute(&token) } });
         return Ok(shown);
     }
     let link = |deed: Deed, part: u32| {
@@ -222,7 +230,7 @@ fn upload(
         ))
     };
     let mut action = json!({ "expires_in": RIGHT_S });
-    let parts = parts_of(size, may_multipart);
+    let parts = way.parts_of(size);
     if parts > 0 {
         let count = u32::try_from(parts).map_err(ApiError::internal)?;
         let mut header = Map::new();
