@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from http_client import request
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 from pointers import blob_oid, sha256
 from publisher import Account, Publisher, contents, entry, titles
@@ -14,8 +15,10 @@ from samples import write
 pytestmark = pytest.mark.usefixtures("upload_path")
 
 KIB, MIB = 1 << 10, 1 << 20
-# Around what the node keeps inline, what it hashes in one piece, and what git may still hold.
-SIZES = [0, 1, *(at + by for at in (64 * KIB, MIB, 10 * MIB) for by in (-1, 0, 1))]
+# Around the smallest and the largest chunk of Xet, what the node keeps inline, what it hashes in one piece, and
+# what git may still hold. Pieces and parts of larger files: tests/faults/test_publish_size.py.
+BOUNDARIES = (8 * KIB, 64 * KIB, 128 * KIB, MIB, 10 * MIB)
+SIZES = [0, 1, *(at + by for at in BOUNDARIES for by in (-1, 0, 1))]
 
 MANY_FILES = 1_000
 LONG_TEXTS = 4
@@ -78,10 +81,11 @@ def test_the_other_kinds_take_files_too(publisher: Publisher, ada: Account, kind
     assert entry(ada, repo, "data/rows.parquet", kind).lfs.sha256 == sha256(files["data/rows.parquet"])
 
 
-@pytest.mark.parametrize("name", ["noise.bin", "prose.txt"])
-def test_every_size_comes_back(ada: Account, repo: str, name: str) -> None:
-    """Binary and text of each size, each half in one commit."""
-    make = noise if name == "noise.bin" else prose
+@pytest.mark.parametrize("name", ["noise.bin", "zeros.bin", "prose.txt"])
+def test_every_size_comes_back(publisher: Publisher, ada: Account, repo: str, name: str) -> None:
+    """Binary and text of each size, one commit for each kind; zeros are cut into the largest chunks only."""
+    makers = {"noise.bin": noise, "zeros.bin": lambda size, _: bytes(size), "prose.txt": prose}
+    make = makers[name]
     files = {f"{size}/{name}": make(size, size) for size in SIZES}
     operations = [add(path, content) for path, content in files.items()]
     ada.api.create_commit(repo, operations, commit_message="Add every size")
@@ -91,6 +95,8 @@ def test_every_size_comes_back(ada: Account, repo: str, name: str) -> None:
         # Empty files are never LFS, binary ones by their pattern always, text by its size.
         is_lfs = len(content) > 10 * MIB if name == "prose.txt" else len(content) > 0
         assert (found.size, found.lfs is not None) == (len(content), is_lfs), path
+        # By whichever way it came, plain HTTP has the same bytes.
+        assert request(publisher.url, f"/{repo}/resolve/main/{path}").body == content, path
 
 
 def test_long_texts_stay_in_git(ada: Account, repo: str) -> None:
