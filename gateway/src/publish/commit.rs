@@ -90,7 +90,11 @@ async fn commit(
         .await;
     let place = match or_refuse!(found) {
         Found::Here(place) => *place,
-        Found::Moved(path) => return Ok(Reply::moved(&path)),
+        Found::Moved(path) => {
+            // Whoever follows does so on this connection, which would end with a body that nobody takes.
+            body::refuse(&parts.headers, body, gateway.config());
+            return Ok(Reply::moved(&path));
+        }
     };
     let upload_place = or_refuse!(gateway.upload_place().await);
     let (sender, lines) = lines::channel();

@@ -253,3 +253,40 @@ async fn send(
     );
     answer.map(|answer| answer.status)
 }
+
+/// The client that is told to go elsewhere sends the rest of its body, and then goes there by the same connection.
+#[tokio::test]
+async fn a_commit_that_is_sent_elsewhere_goes_there_on_its_connection() {
+    let hub = Hub::start().await;
+    let names = r#"{"fromRepo":"owner/public","toRepo":"owner/renamed"}"#;
+    let moved = hub.ask(Asker::Owner, "POST", "/api/repos/move", names);
+    assert_eq!(moved.await.status, 200);
+    let token = hub.token(Asker::Owner).unwrap();
+    let body = concat!(
+        r#"{"key":"header","value":{"summary":"s"}}"#,
+        "\n",
+        r#"{"key":"file","value":{"path":"b.txt","content":"Yg=="}}"#,
+    );
+    let mut client = Client::connect(hub.address).await;
+    for (name, status) in [("public", 307), ("renamed", 200)] {
+        let head = format!(
+            "POST /api/models/owner/{name}/commit/main HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {token}\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        client.send(&head).await;
+        // Where it is sent elsewhere, that is said before the body has come.
+        let early = if status == 307 {
+            client.answer(true).await
+        } else {
+            None
+        };
+        client.send(body).await;
+        let answer = match early {
+            Some(answer) => Some(answer),
+            None => client.answer(true).await,
+        };
+        let answer = answer.unwrap_or_else(|| panic!("no answer for {name}"));
+        assert_eq!(answer.status, status, "{name}: {}", answer.text());
+        assert_eq!(answer.header("connection"), None, "{name}");
+    }
+}
